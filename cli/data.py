@@ -1,0 +1,124 @@
+"""`fgclep data`: look into a data set, and write a synthetic one."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from fgclep.datasets.base import Dataset
+    from fgclep.datasets.scan import ScanReport
+
+app = typer.Typer(no_args_is_help=True, help="Look into a data set, or write a synthetic one.")
+
+_SCHEMA = 1
+_WIDE = 200  # columns off a terminal, so that a pipe loses nothing
+
+
+@app.command()
+def scan(
+    path: Annotated[Path, typer.Argument(help="The folder of a data set.", show_default=False)],
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Read only the first N records.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what a folder holds and which records would be rejected, and why. Writes nothing."""
+    from fgclep.datasets import open_dataset
+
+    dataset = open_dataset(path)
+    report = _scan_with_progress(dataset, limit)
+    if as_json:
+        typer.echo(json.dumps(_as_json(report), ensure_ascii=False, indent=2))
+    else:
+        _print_report(report)
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist or be empty.")],
+    n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many ECGs.")],
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same ECGs.")] = 0,
+    fs_hz: Annotated[int, typer.Option("--fs-hz", min=50, max=10_000, help="Sampling rate in Hz.")] = 500,
+) -> None:
+    """Write synthetic ECGs with known findings as a tree in MIMIC-IV-ECG's layout."""
+    from fgclep.datasets.synthetic import write_tree
+    from fgclep.errors import UsageError
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists already; expected a new or empty folder.", "Name another folder.")
+    write_tree(out, n, seed, fs_hz)
+    typer.echo(f"Wrote {n} synthetic ECGs to {out}.", err=True)
+
+
+def _scan_with_progress(dataset: "Dataset", limit: int | None) -> "ScanReport":
+    from fgclep.datasets.scan import scan as scan_dataset
+
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as progress:
+        present = dataset.listed - len(dataset.missing)
+        task = progress.add_task("Reading records", total=min(present, limit or present))
+        return scan_dataset(dataset, limit, lambda: progress.advance(task))
+
+
+def _as_json(report: "ScanReport") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    fields = asdict(report)
+    fields["rates"] = {f"{rate:g}": count for rate, count in sorted(report.rates.items())}
+    fields["rejects"] = {
+        reason: {
+            "count": rejects.count,
+            "examples": [{"record": record, "detail": detail} for record, detail in rejects.examples],
+        }
+        for reason, rejects in report.rejects.items()
+    }
+    return {"schema": _SCHEMA, **fields, "rejected": sum(rejects.count for rejects in report.rejects.values())}
+
+
+def _print_report(report: "ScanReport") -> None:
+    console = Console(width=None if sys.stdout.isatty() else _WIDE)
+    console.print(f"{report.name} ({report.kind}) in {report.root}", highlight=False)
+    table = Table(show_header=False)
+    for label, value in _rows(report):
+        table.add_row(label, value)
+    console.print(table)
+    if report.rejects:
+        console.print("Would be rejected:")
+        console.print(_reject_table(report))
+    if report.missing:
+        examples = ", ".join(report.missing_examples)
+        console.print(f"{report.missing} listed records have no files here, such as {examples}.", highlight=False)
+
+
+def _rows(report: "ScanReport") -> list[tuple[str, str]]:
+    rejected = sum(rejects.count for rejects in report.rejects.values())
+    rows = [("records listed", str(report.listed)), ("files missing", str(report.missing))]
+    if report.beyond_limit:
+        rows.append(("not read (--limit)", str(report.beyond_limit)))
+    rows += [("rejected", str(rejected)), ("usable", str(report.usable))]
+    if len(report.offered_rates) > 1:
+        offered = ", ".join(f"{rate} Hz" for rate in report.offered_rates)
+        rows.append(("rates offered", f"{offered}; read at {report.fs_hz} Hz"))
+    rows.append(("sampling rate", ", ".join(f"{n} at {rate:g} Hz" for rate, n in sorted(report.rates.items())) or "-"))
+    if report.seconds:
+        shortest, longest = report.seconds
+        rows.append(("length", f"{shortest:g} s" if shortest == longest else f"{shortest:g} to {longest:g} s"))
+    rows += [
+        ("subjects", str(report.subjects)),
+        ("with a report", str(report.with_report)),
+        ("with tags", str(report.with_tags)),
+    ]
+    if report.flags:
+        rows.append(("flagged", ", ".join(f"{count} {flag}" for flag, count in report.flags.most_common())))
+    return rows
+
+
+def _reject_table(report: "ScanReport") -> Table:
+    table = Table("reason", "records", "such as")
+    for reason, rejects in sorted(report.rejects.items(), key=lambda item: -item[1].count):
+        table.add_row(reason, str(rejects.count), "\n".join(f"{name}: {why}" for name, why in rejects.examples))
+    return table

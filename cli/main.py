@@ -1,0 +1,206 @@
+"""The `fgclep` program: global options, the table of commands, and errors told in one paragraph.
+
+Commands are imported when they are called for. Nothing heavy may be imported on the way to `--help`;
+tests/test_architecture.py holds every module of this package to that.
+"""
+
+import difflib
+import importlib
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from cli import settings
+from fgclep.errors import FgclepError, InterruptedWork, UsageError
+
+COMMANDS: dict[str, str] = {
+    "search": "cli.search:search",
+    "similar": "cli.search:similar",
+    "show": "cli.show:show",
+    "index": "cli.index:app",
+    "data": "cli.data:app",
+    "model": "cli.model:app",
+    "train": "cli.train:app",
+    "doctor": "cli.doctor:doctor",
+    "demo": "cli.demo:demo",
+}
+"""Command name -> `module:attribute`, a function or a Typer app; daily verbs first."""
+
+WELCOME = """\
+fgclep finds 12-lead ECGs by what they look like, in words.
+
+  fgclep search "low QRS voltage"               search your index, or the built-in demo
+  fgclep show REF --plot ecg.png                draw one ECG on paper
+  fgclep index build --data PATH --name NAME    make an index of your own ECGs
+
+Every day:  search  similar  show
+Machinery:  data  index  model  train  doctor  demo
+Help:       fgclep --help, fgclep COMMAND --help
+"""
+
+PACKAGES = ("cli", "fgclep", "indexer", "retrieval")
+_LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
+
+
+@dataclass(frozen=True)
+class GlobalOptions:
+    """What was said before the command; a command that takes a `typer.Context` finds it as `ctx.obj`.
+
+    Attributes:
+        verbosity: -1 quiet, 0 plain, 1 `-v`, 2 `-vv`.
+    """
+
+    verbosity: int = 0
+
+
+class LazyGroup(TyperGroup):
+    """A group that imports a command's module only when that command is looked up."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Name all commands, in the order of the help page."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import and build one command; None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        if cmd_name not in self.commands:
+            self.commands[cmd_name] = _load_command(cmd_name)
+        return self.commands[cmd_name]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Look a command up; a misspelt one is answered with the nearest name."""
+        if args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            meant = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}."
+            raise UsageError(f"fgclep has no command {args[0]!r}; {meant}", f"fgclep {near[0] if near else '--help'}")
+        return super().resolve_command(ctx, args)
+
+
+def _load_command(name: str) -> Any:
+    module, _, attribute = COMMANDS[name].partition(":")
+    target = getattr(importlib.import_module(module), attribute)
+    if not isinstance(target, typer.Typer):
+        single = typer.Typer(add_completion=False)
+        single.command(name)(target)
+        return typer.main.get_command(single)
+    group = typer.main.get_group(target)
+    group.name = name
+    return group
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from fgclep import __version__
+
+        typer.echo(f"fgclep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    ctx: typer.Context,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Say more; -vv: debug, tracebacks.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="Plain text, no colours (also NO_COLOR).")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network (also FGCLEP_OFFLINE).")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Find 12-lead ECGs by what they look like, in words: search, draw, and index your own."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(WELCOME, nl=False)
+        return
+    verbosity = -1 if quiet else min(verbose, 2)
+    _set_log_level(verbosity)
+    settings.export_for_libraries(no_color=no_color, offline=bool(settings.resolve("offline", offline or None).value))
+    ctx.obj = GlobalOptions(verbosity)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and map every way to end to an exit code.
+
+    Args:
+        arguments: the words after `fgclep`; those of the process unless given.
+
+    Returns:
+        0 done, 1 failed, 2 usage, 3 not set up, 4 nothing found, 5 incompatible, 6 corrupt, 7 too many rejects,
+        130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    _set_log_level(0)
+    try:
+        result = typer.main.get_command(app)(args=words, prog_name="fgclep", standalone_mode=False)
+        sys.stdout.flush()
+    except Exception as problem:
+        return _report(problem, as_json="--json" in words)
+    except KeyboardInterrupt:
+        result = InterruptedWork.exit_code
+    if result == InterruptedWork.exit_code:
+        return _report(InterruptedWork("Interrupted."), as_json="--json" in words)
+    return result if isinstance(result, int) else 0
+
+
+def _set_log_level(verbosity: int) -> None:
+    """Send log lines to stderr; `-v` opens our own packages only, other libraries keep to warnings."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(_LEVELS[verbosity])
+
+
+def _report(problem: Exception, as_json: bool) -> int:
+    """Tell a failure on stderr, and on stdout if JSON was asked for; return the exit code."""
+    if isinstance(problem, BrokenPipeError):  # the reader of our output went away: nothing to tell, nobody to tell it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush complains
+        return 1
+    if settings.debug() or logging.getLogger("cli").isEnabledFor(logging.DEBUG):
+        traceback.print_exception(problem)
+    error = _explain(problem)
+    print(f"error: {error['message']}", file=sys.stderr)
+    if error["hint"]:
+        print(f"hint: {error['hint']}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": error}, ensure_ascii=False))
+    return int(error["code"])
+
+
+def _explain(problem: Exception) -> dict[str, Any]:
+    """Put any exception into the four fields of an error: code, kind, message, hint."""
+    if isinstance(problem, FgclepError):
+        fields = problem.exit_code, problem.kind, problem.message, problem.hint
+    elif isinstance(problem, TyperException):  # bad options and arguments
+        context = getattr(problem, "ctx", None)
+        path = context.command_path if context else "fgclep"
+        fields = UsageError.exit_code, UsageError.kind, problem.format_message(), f"{path} --help"
+    elif isinstance(problem, typer.Abort):
+        fields = 1, "failed", "Aborted.", ""
+    elif isinstance(problem, OSError) and problem.strerror:
+        where = f": {problem.filename}" if problem.filename else ""
+        fields = 1, "failed", f"{problem.strerror}{where}", ""
+    else:
+        fields = 1, "internal", f"internal error, {type(problem).__name__}: {problem}", "FGCLEP_DEBUG=1 shows where"
+    return dict(zip(("code", "kind", "message", "hint"), fields, strict=True))
+
+
+if __name__ == "__main__":
+    sys.exit(run())

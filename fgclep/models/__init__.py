@@ -1,0 +1,1 @@
+"""ECG and text encoders, and the dual encoder that joins them."""

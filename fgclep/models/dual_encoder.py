@@ -1,0 +1,177 @@
+"""The dual encoder: an ECG tower and a text tower that meet in one unit sphere (METHOD A1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+
+from fgclep.models.config import FGCLEPConfig
+from fgclep.models.resnet1d import AttentionPool, ResNet1d
+from fgclep.models.vit1d import ViT1d
+
+EMBEDDING_BATCH = 256
+
+
+class EcgEncoder(nn.Module):
+    """ECG tower, pooling and projection.
+
+    `mean-max-amplitude` joins mean and maximum over time (a single ectopic beat survives the maximum) with the logarithms
+    of each lead's peak-to-peak and standard deviation, which BatchNorm would otherwise blur: voltage findings need them.
+    """
+
+    def __init__(self, config: FGCLEPConfig) -> None:
+        super().__init__()
+        arguments = {key: value for key, value in config.ecg.items() if key != "arch"}
+        if config.ecg["arch"] == "resnet1d":
+            arguments.update(depths=tuple(arguments["depths"]), widths=tuple(arguments["widths"]))
+            self.tower: ResNet1d | ViT1d = ResNet1d(**arguments)
+        elif config.ecg["arch"] == "vit1d":
+            self.tower = ViT1d(samples=config.n_samples, **arguments)
+        else:
+            raise ValueError(f"unknown ECG tower {config.ecg['arch']!r}; known: resnet1d, vit1d")
+        self.pool = config.pool
+        channels = self.tower.out_channels
+        if config.pool == "attention":
+            self.reduce = nn.Conv1d(channels, 256, 1)
+            self.attention_pool = AttentionPool(256, self.tower.steps(config.n_samples), heads=4, dim=config.dim)
+        elif config.pool == "mean":
+            self.project = nn.Linear(channels, config.dim, bias=False)
+        elif config.pool == "mean-max-amplitude":
+            self.amplitude = nn.Sequential(nn.BatchNorm1d(24), nn.Linear(24, 64), nn.GELU())
+            self.project = nn.Sequential(nn.Dropout(0.25), nn.Linear(2 * channels + 64, config.dim))
+        else:
+            raise ValueError(f"unknown pool {config.pool!r}; known: attention, mean, mean-max-amplitude")
+
+    def features(self, waveforms: Tensor) -> Tensor:
+        """Map (B, 12, samples) to time-averaged tower features (B, channels), for linear probes."""
+        pooled: Tensor = self.tower(waveforms).float().mean(dim=2)
+        return pooled
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Map float32 (B, 12, samples) to unit-norm float32 (B, dim)."""
+        features = self.tower(waveforms)
+        if self.pool == "attention":
+            joint = self.attention_pool(self.reduce(features))
+        elif self.pool == "mean":
+            joint = self.project(features.mean(dim=2))
+        else:
+            amplitude = self.amplitude(_amplitude_features(waveforms))
+            joint = self.project(torch.cat([features.mean(dim=2), features.amax(dim=2), amplitude], dim=1))
+        return F.normalize(joint.float(), dim=-1)
+
+
+def _amplitude_features(waveforms: Tensor) -> Tensor:
+    """Return log peak-to-peak and log standard deviation per lead, (B, 24) float32."""
+    waveforms = waveforms.float()
+    peak_to_peak = waveforms.amax(dim=2) - waveforms.amin(dim=2)
+    return torch.cat([peak_to_peak, waveforms.std(dim=2)], dim=1).clamp(min=1e-3).log()
+
+
+class FGCLEPModel(PreTrainedModel):
+    """ECG and text encoders trained to agree; `from_pretrained` and `save_pretrained` as in transformers.
+
+    The tokenizer is attached as `model.tokenizer` by `fgclep.pretrained.load_model`.
+    """
+
+    config_class = FGCLEPConfig
+    base_model_prefix = "fgclep"
+    main_input_name = "waveforms"
+    tokenizer: PreTrainedTokenizerBase
+
+    def __init__(self, config: FGCLEPConfig) -> None:
+        super().__init__(config)
+        self.ecg_encoder = EcgEncoder(config)
+        text_config = AutoConfig.for_model(**config.text)
+        self.text_tower = AutoModel.from_config(text_config, **_pooler_argument(config))
+        hidden = text_config.hidden_size
+        self.text_head = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, config.dim))
+        self.log_scale = nn.Parameter(torch.tensor(float(config.log_scale_init)))
+        self.bias = nn.Parameter(torch.tensor(float(config.bias_init)))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Keep PyTorch's own initialisation; towers initialise themselves."""
+
+    @property
+    def dim(self) -> int:
+        """Joint dimension P."""
+        return int(self.config.dim)
+
+    def text_features(self, **tokens: Tensor) -> Tensor:
+        """Map token ids to pooled text-tower features (B, hidden), before the projection head."""
+        output = self.text_tower(**tokens)
+        if self.config.text_pool == "pooler":
+            pooled: Tensor = output.pooler_output
+            return pooled
+        hidden: Tensor = output.last_hidden_state
+        if self.config.text_pool == "cls":
+            return hidden[:, 0]
+        mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+
+    def project_text(self, features: Tensor) -> Tensor:
+        """Map pooled features (B, hidden) to unit-norm float32 (B, dim)."""
+        return F.normalize(self.text_head(features).float(), dim=-1)
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Tokenise texts to tensors on the model's device, padded to the longest."""
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.config.max_tokens, return_tensors="pt"
+        )
+        return {key: tokens[key].to(self.device) for key in ("input_ids", "attention_mask")}
+
+    def forward(self, waveforms: Tensor, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """Encode both sides; logits are t * cos + b, shape (n ECGs, m texts)."""
+        from fgclep.losses import pair_logits
+
+        ecg = self.ecg_encoder(waveforms)
+        text = self.project_text(self.text_features(input_ids=input_ids, attention_mask=attention_mask))
+        return {
+            "ecg_embeds": ecg,
+            "text_embeds": text,
+            "logits": pair_logits(ecg, text, self.log_scale, self.bias),
+        }
+
+    @torch.inference_mode()
+    def encode_ecg(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Encode prepared waveforms.
+
+        Args:
+            prepared: float32, shape (batch, 12, n_samples), as `EcgProcessor.prepare` returns them.
+
+        Returns:
+            float32, shape (batch, dim), unit norm.
+
+        Raises:
+            ValueError: if leads or samples differ from the model's input.
+        """
+        if prepared.ndim != 3 or prepared.shape[1:] != (12, self.config.n_samples):
+            raise ValueError(f"expected waveforms of shape (batch, 12, {self.config.n_samples}), got {prepared.shape}")
+        self.eval()
+        parts = [
+            self.ecg_encoder(torch.from_numpy(prepared[i : i + EMBEDDING_BATCH]).to(self.device)).cpu().numpy()
+            for i in range(0, len(prepared), EMBEDDING_BATCH)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode texts to float32 unit-norm vectors of shape (len(texts), dim)."""
+        self.eval()
+        parts = [
+            self.project_text(self.text_features(**self.tokenize(texts[i : i + EMBEDDING_BATCH]))).cpu().numpy()
+            for i in range(0, len(texts), EMBEDDING_BATCH)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+
+
+def _pooler_argument(config: FGCLEPConfig) -> dict[str, Any]:
+    """BERT towers whose pooler is not used are built without it, so that no untrained weights are saved."""
+    if config.text.get("model_type") == "bert" and config.text_pool != "pooler":
+        return {"add_pooling_layer": False}
+    return {}

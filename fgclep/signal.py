@@ -1,0 +1,249 @@
+"""From stored signals to a usable waveform: leads in order, gaps mended, faults named; and to other rates and lengths.
+
+The limb leads are checked against Einthoven's identities. They hold for every recording whatever the electrodes were
+attached to, so where they fail and hold again once two names are exchanged, the file is labelled wrongly.
+"""
+
+from functools import lru_cache
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgclep.errors import DataError
+from fgclep.leads import LEADS, canonical_order
+from fgclep.record import EcgRecord, RecordInfo, RecordReject, Waveform
+from fgclep.wfdb_io import RawEcg
+
+CONTRACT_HZ = 500
+CONTRACT_SAMPLES = 5000
+
+MIN_RATE_HZ = 50.0
+MAX_RATE_HZ = 10_000.0
+MIN_SECONDS = 2.5
+"""One column of a printed 12-lead sheet; shorter recordings show no rhythm."""
+MAX_MISSING_FRACTION = 0.10
+MAX_FLAT_LEADS = 3
+MAX_INTERPOLATED_GAP_S = 0.5
+
+_N_LIMB = 6
+# Rows: III = II - I, aVR = -(I + II)/2, aVL = I - II/2, aVF = II - I/2; columns: the limb leads in canonical order.
+_IDENTITIES = np.array(
+    [[1, -1, 1, 0, 0, 0], [0.5, 0.5, 0, 1, 0, 0], [-1, 0.5, 0, 0, 1, 0], [0.5, -1, 0, 0, 0, 1]], np.float64
+)
+_RESIDUAL_FLOOR_MV = 0.01  # two units of MIMIC-IV-ECG's 5 uV
+_RESIDUAL_FRACTION = 0.05  # of the limb leads' own RMS; real files stay below 0.02
+
+
+def clean(raw: RawEcg, info: RecordInfo) -> EcgRecord:
+    """Make a stored record usable, or say why it is not.
+
+    Missing samples are interpolated over gaps of up to 0.5 s and take the nearest sample's value in longer ones.
+
+    Args:
+        raw: float32 (signals, samples) in mV; NaN and infinities count as missing.
+        info: what is known about the record.
+
+    Returns:
+        The twelve leads in canonical order at the stored rate, free of NaN. Flags: `nan-filled`; `flat:V1,V2` for
+        constant leads; `einthoven` where the limb leads contradict each other without two names being exchanged.
+
+    Raises:
+        RecordReject: `missing-lead`, `bad-rate`, `too-short`, `nan`, `flat` or `lead-mismatch`.
+    """
+    stored = _in_canonical_order(raw, info.record_id)
+    _check_extent(stored, raw.fs_hz, info.record_id)
+    missing = ~np.isfinite(stored)
+    flags: list[str] = []
+    waveform, limb = stored, stored[:_N_LIMB]
+    if missing.any():
+        _check_missing(missing, info.record_id)
+        waveform = fill_missing(stored, missing, max_gap=round(MAX_INTERPOLATED_GAP_S * raw.fs_hz))
+        measured = ~missing[:_N_LIMB].any(axis=0)
+        limb = waveform[:_N_LIMB, measured] if measured.any() else waveform[:_N_LIMB]
+        flags.append("nan-filled")
+    flags += _check_flat(waveform, info.record_id)
+    flags += _check_labels(limb, info.record_id)
+    return EcgRecord(info, waveform, raw.fs_hz, tuple(flags))
+
+
+def _in_canonical_order(raw: RawEcg, record_id: str) -> Waveform:
+    if raw.sig_names == LEADS:
+        return raw.waveform
+    try:
+        order = canonical_order(raw.sig_names, record_id)
+    except DataError as error:
+        detail = error.message.removeprefix(f"{record_id}: ")
+        reason = "duplicate-lead" if "twice" in detail else "missing-lead"
+        raise RecordReject(record_id, reason, detail) from None
+    return raw.waveform[order]
+
+
+def _check_extent(waveform: Waveform, fs_hz: float, record_id: str) -> None:
+    if not MIN_RATE_HZ <= fs_hz <= MAX_RATE_HZ:
+        raise RecordReject(
+            record_id, "bad-rate", f"sampled at {fs_hz:g} Hz; expected {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz."
+        )
+    seconds = waveform.shape[1] / fs_hz
+    if seconds < MIN_SECONDS:
+        raise RecordReject(record_id, "too-short", f"lasts {seconds:.2f} s; at least {MIN_SECONDS:g} s are needed.")
+
+
+def _check_missing(missing: NDArray[np.bool_], record_id: str) -> None:
+    fraction = float(missing.mean())
+    if fraction > MAX_MISSING_FRACTION:
+        raise RecordReject(
+            record_id, "nan", f"{fraction:.0%} of the samples are missing; at most {MAX_MISSING_FRACTION:.0%} may be."
+        )
+
+
+def fill_missing(waveform: Waveform, missing: NDArray[np.bool_], max_gap: int) -> Waveform:
+    """Return a copy with missing samples filled, lead by lead.
+
+    Args:
+        waveform: float32, shape (leads, samples).
+        missing: bool, same shape.
+        max_gap: gaps of up to so many samples are interpolated linearly; longer ones, and gaps at either end, take
+            the value of the nearest sample that is there. A lead that is missing altogether becomes 0.
+
+    Returns:
+        float32, same shape, free of NaN where `missing` marked every NaN.
+    """
+    filled = waveform.copy()
+    for lead in np.flatnonzero(missing.any(axis=1)):
+        filled[lead] = _fill_lead(waveform[lead], missing[lead], max_gap)
+    return filled
+
+
+def _fill_lead(samples: NDArray[np.float32], missing: NDArray[np.bool_], max_gap: int) -> NDArray[np.float32]:
+    there = np.flatnonzero(~missing)
+    if there.size == 0:
+        return np.zeros_like(samples)
+    gone = np.flatnonzero(missing)
+    right = np.searchsorted(there, gone)
+    before = there[np.maximum(right - 1, 0)]
+    after = there[np.minimum(right, there.size - 1)]
+    filled = samples.copy()
+    filled[gone] = np.interp(gone, there, samples[there])  # constant beyond both ends
+    long_gap = (after - before - 1) > max_gap
+    nearest = np.where(gone - before <= after - gone, before, after)
+    filled[gone[long_gap]] = samples[nearest[long_gap]]
+    return filled
+
+
+def _check_flat(waveform: Waveform, record_id: str) -> list[str]:
+    """Return the flag that names the constant leads, if any, or reject if there are too many."""
+    flat = [lead for lead, extent in zip(LEADS, np.ptp(waveform, axis=1), strict=True) if extent == 0]
+    if len(flat) > MAX_FLAT_LEADS:
+        detail = f"{len(flat)} leads are constant ({', '.join(flat)}); at most {MAX_FLAT_LEADS} may be."
+        raise RecordReject(record_id, "flat", detail)
+    return ["flat:" + ",".join(flat)] if flat else []
+
+
+def _check_labels(limb: Waveform, record_id: str) -> list[str]:
+    """Return the flag for limb leads that contradict each other, or reject if wrong labels explain it."""
+    if einthoven_holds(limb):
+        return []
+    fault = find_label_fault(limb)
+    if fault is None:
+        return ["einthoven"]
+    detail = f"the limb leads contradict Einthoven's identities as labelled and fulfil them with {fault}."
+    raise RecordReject(record_id, "lead-mismatch", detail)
+
+
+def einthoven_holds(limb: Waveform) -> bool:
+    """Tell whether the limb leads fulfil Einthoven's identities up to rounding and filtering.
+
+    Args:
+        limb: float32, shape (6, samples), mV, canonical order.
+    """
+    return bool(_fulfils(_covariance(limb), _IDENTITIES)[()])
+
+
+def find_label_fault(limb: Waveform) -> str | None:
+    """Name the exchange of labels, or the inverted lead, that would make the identities hold; None if there is none.
+
+    Args:
+        limb: float32, shape (6, samples), mV, canonical order, contradicting Einthoven's identities.
+    """
+    covariance = _covariance(limb)
+    for position in range(_N_LIMB):
+        signs = np.ones(_N_LIMB)
+        signs[position] = -1
+        if _fulfils(covariance, _IDENTITIES * signs)[()]:
+            return f"{LEADS[position]} inverted"
+    orders, tables = _relabelled_identities()
+    residuals = _residual_rms(covariance, tables).max(axis=-1)
+    best = int(residuals.argmin())
+    if not _fulfils(covariance, tables[best])[()]:
+        return None
+    return "the labels " + "/".join(LEADS[i] for i in range(_N_LIMB) if orders[best][i] != i) + " exchanged"
+
+
+@lru_cache(maxsize=1)
+def _relabelled_identities() -> tuple[list[tuple[int, ...]], NDArray[np.float64]]:
+    """Every order of the six limb leads, and the identities written for it; shape (720, 4, 6)."""
+    orders = list(permutations(range(_N_LIMB)))
+    return orders, np.stack([_IDENTITIES[:, order] for order in orders])
+
+
+def _covariance(limb: Waveform) -> NDArray[np.float64]:
+    """Covariance of the limb leads; shape (6, 6). A constant offset of a lead is no contradiction."""
+    centred = limb - limb.mean(axis=1, keepdims=True)
+    covariance: NDArray[np.float64] = (centred @ centred.T).astype(np.float64) / max(limb.shape[1], 1)
+    return covariance
+
+
+def _residual_rms(covariance: NDArray[np.float64], identities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """RMS in mV by which each identity fails; shape (..., 4)."""
+    energy = np.einsum("...ki,ij,...kj->...k", identities, covariance, identities)
+    residual: NDArray[np.float64] = np.sqrt(np.maximum(energy, 0))
+    return residual
+
+
+def _fulfils(covariance: NDArray[np.float64], identities: NDArray[np.float64]) -> NDArray[np.bool_]:
+    limit = _RESIDUAL_FLOOR_MV + _RESIDUAL_FRACTION * np.sqrt(np.trace(covariance) / _N_LIMB)
+    return np.asarray((_residual_rms(covariance, identities) <= limit).all(axis=-1))
+
+
+def resample(waveform: Waveform, fs_hz: float, target_hz: float) -> Waveform:
+    """Resample by a polyphase filter that continues a lead linearly beyond its ends, so that an offset does not ring.
+
+    Args:
+        waveform: float32, shape (leads, samples), free of NaN.
+        fs_hz: its rate.
+        target_hz: the wanted rate.
+
+    Returns:
+        float32, shape (leads, ceil(samples * target_hz / fs_hz)).
+    """
+    if fs_hz == target_hz:
+        return waveform
+    from fractions import Fraction
+
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(target_hz / fs_hz).limit_denominator(10_000)
+    resampled = resample_poly(waveform, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    return np.ascontiguousarray(resampled, dtype=np.float32)
+
+
+def to_contract(waveform: Waveform, fs_hz: float) -> tuple[Waveform, NDArray[np.bool_]]:
+    """Bring a waveform to 12 x 5000 samples at 500 Hz: its first ten seconds, padded with zeros.
+
+    Args:
+        waveform: float32, shape (12, samples), mV, free of NaN.
+        fs_hz: its rate.
+
+    Returns:
+        The waveform, float32 (12, 5000), and a mask, bool (5000,), that is true where samples are real.
+    """
+    head = waveform[:, : int(np.ceil((CONTRACT_SAMPLES / CONTRACT_HZ + 1) * fs_hz))]  # a second more: no edge at 10 s
+    resampled = resample(head, fs_hz, CONTRACT_HZ)[:, :CONTRACT_SAMPLES]
+    n_real = resampled.shape[1]
+    mask = np.arange(CONTRACT_SAMPLES) < n_real
+    if n_real == CONTRACT_SAMPLES:
+        return np.ascontiguousarray(resampled), mask
+    padded = np.zeros((len(waveform), CONTRACT_SAMPLES), np.float32)
+    padded[:, :n_real] = resampled
+    return padded, mask

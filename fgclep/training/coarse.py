@@ -1,0 +1,258 @@
+"""Step 1, CLEP: align ECGs with report statements.
+
+Two phases. First the ECG tower and both heads learn against a frozen text tower: cheap, because the statements of a
+run are encoded once. Then the ECG vectors stay and the text tower learns to place wordings: that is what makes a
+waveform description find what the plain name finds.
+"""
+
+import copy
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
+
+from fgclep.evaluation.text_search import TASKS, evaluate_task
+from fgclep.losses import clep_loss, pair_labels, pair_logits, statement_loss
+from fgclep.models.dual_encoder import FGCLEPModel
+from fgclep.record import RecordInfo
+from fgclep.training.augment import augment
+from fgclep.training.config import CoarseConfig
+from fgclep.training.labels import Labels
+from fgclep.training.statements import Statement, StatementSampler, statement_labels
+from fgclep.training.waveforms import to_mv
+
+logger = logging.getLogger(__name__)
+
+STATEMENTS_PER_CHUNK = 256
+ECGS_PER_TEXT_STEP = 1024
+
+
+@dataclass
+class TrainingSet:
+    """Labelled ECGs with their reports.
+
+    Attributes:
+        waveforms: int16 blocks, each (n_k, 12, samples); rows count through all blocks.
+        labels: int8, shape (n, findings).
+        reports: n cleaned report texts.
+    """
+
+    waveforms: Sequence[NDArray[np.int16]]
+    labels: Labels
+    reports: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return waveforms of the given rows in mV, float32 (len(rows), 12, samples)."""
+        ends = np.cumsum([len(block) for block in self.waveforms])
+        blocks = np.searchsorted(ends, rows, side="right")
+        starts = ends - [len(block) for block in self.waveforms]
+        units = np.stack([self.waveforms[b][r - starts[b]] for b, r in zip(blocks, rows, strict=True)])
+        return to_mv(units)
+
+
+@dataclass
+class ValidationSet:
+    """Validation records: infos with codes and prepared waveforms (int16)."""
+
+    infos: list[RecordInfo]
+    waveforms: NDArray[np.int16]
+
+
+def encode_units(model: FGCLEPModel, waveforms: NDArray[np.int16], autocast: bool) -> NDArray[np.float32]:
+    """Encode int16 waveforms in blocks."""
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+        parts = [model.encode_ecg(to_mv(waveforms[i : i + 512])) for i in range(0, len(waveforms), 512)]
+    return np.concatenate(parts)
+
+
+def validate(model: FGCLEPModel, validation: ValidationSet, autocast: bool) -> dict[str, float]:
+    """Return macro AUC by plain-name text for each PTB-XL task, and their mean as `mean`."""
+    ecg = encode_units(model, validation.waveforms, autocast)
+    scores = {task: evaluate_task(validation.infos, ecg, model.encode_text, task).auc.mean for task in TASKS}
+    return {**scores, "mean": float(np.mean(list(scores.values())))}
+
+
+class CoarseTrainer:
+    """Runs both phases; holds the best averaged weights seen on the validation set.
+
+    Args:
+        model: a fresh model with its tokenizer attached; trained in place.
+        data: training records.
+        validation: records that choose the epoch.
+        sampler: the text side.
+        config: settings.
+        report: told one line per epoch.
+    """
+
+    def __init__(
+        self,
+        model: FGCLEPModel,
+        data: TrainingSet,
+        validation: ValidationSet,
+        sampler: StatementSampler,
+        config: CoarseConfig,
+        fs_hz: int,
+        report: Callable[[str], None],
+    ) -> None:
+        self.model, self.data, self.validation, self.sampler = model, data, validation, sampler
+        self.config, self.fs_hz, self.report = config, fs_hz, report
+        self.rng = np.random.default_rng(config.seed)
+        self.python_rng = random.Random(config.seed)
+        self.autocast = model.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+
+    def train(self) -> dict[str, float]:
+        """Run both phases and leave the best weights in the model; returns the final validation scores."""
+        self._train_ecg_side()
+        return self._train_text_side()
+
+    def _train_ecg_side(self) -> None:
+        model, config = self.model, self.config
+        batches = [
+            self.sampler.sample(self.python_rng, config.extra_statements) for _ in range(config.statement_batches)
+        ]
+        self.report(f"encoding {sum(map(len, batches)):,} statements and the reports with the text tower")
+        statement_features = [self._features([s.text for s in batch]) for batch in batches]
+        report_ids, unique = _unique_ids(self.data.reports)
+        report_features = self._features(unique)
+        learned = [p for name, p in model.named_parameters() if not name.startswith("text_tower.")]
+        optimizer = torch.optim.AdamW(learned, lr=config.learning_rate, weight_decay=config.weight_decay)
+        steps = len(self.data) // config.batch_size
+        schedule = OneCycleLR(optimizer, config.learning_rate, total_steps=steps * config.epochs, pct_start=0.15)
+        average = copy.deepcopy(model)
+        best, best_state = -1.0, average.state_dict()
+        for epoch in range(config.epochs):
+            started, losses = time.monotonic(), []
+            model.train()
+            order = self.rng.permutation(len(self.data))
+            for step in range(steps):
+                rows = np.sort(order[step * config.batch_size : (step + 1) * config.batch_size])
+                choice = self.python_rng.randrange(len(batches))
+                waveforms = torch.from_numpy(augment(self.data.batch(rows), self.fs_hz, self.rng)).to(model.device)
+                with torch.autocast(model.device.type, torch.bfloat16, enabled=self.autocast):
+                    ecg = model.ecg_encoder(waveforms)
+                loss = self._statements_loss(ecg, rows, statement_features[choice], batches[choice])
+                groups = torch.from_numpy(report_ids[rows])
+                reports = model.project_text(report_features[groups])
+                loss = loss + config.report_weight * clep_loss(
+                    ecg,
+                    reports,
+                    model.log_scale,
+                    model.bias,
+                    pair_labels(groups.to(ecg.device)),
+                    config.similarity_weight,
+                )
+                self._step(loss, optimizer, learned, schedule)
+                _update_average(average, model, min(config.ema_decay, (1 + schedule.last_epoch) / (10 + schedule.last_epoch)))
+                losses.append(loss.item())
+            scores = validate(average, self.validation, self.autocast)
+            if scores["mean"] > best:
+                best, best_state = scores["mean"], copy.deepcopy(average.state_dict())
+            self.report(
+                f"epoch {epoch + 1}/{config.epochs} loss {np.mean(losses):.4f} "
+                + " ".join(f"{task} {value:.4f}" for task, value in scores.items())
+                + f" {time.monotonic() - started:.0f} s"
+            )
+        model.load_state_dict(best_state)
+
+    def _train_text_side(self) -> dict[str, float]:
+        """Let the text tower learn where wordings belong; ECG vectors, scale and bias stay."""
+        model, config = self.model, self.config
+        ecg = np.concatenate([encode_units(model, block, self.autocast) for block in self.data.waveforms])
+        learned = [*model.text_tower.parameters(), *model.text_head.parameters()]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": list(model.text_tower.parameters()), "lr": config.text_learning_rate},
+                {"params": list(model.text_head.parameters()), "lr": 10 * config.text_learning_rate},
+            ],
+            weight_decay=0.01,
+        )
+        schedule = OneCycleLR(
+            optimizer,
+            [config.text_learning_rate, 10 * config.text_learning_rate],
+            total_steps=max(config.text_steps, 1),
+            pct_start=0.1,
+        )
+        started, losses = time.monotonic(), []
+        for step in range(config.text_steps):
+            model.train()
+            statements = self.sampler.sample(self.python_rng, config.extra_statements)
+            rows = self._rows_with_rare_findings()
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=self.autocast):
+                features = model.text_features(**model.tokenize([s.text for s in statements]))
+            loss = self._statements_loss(torch.from_numpy(ecg[rows]).to(model.device), rows, features, statements)
+            self._step(loss, optimizer, learned, schedule)
+            losses.append(loss.item())
+            if (step + 1) % 250 == 0:
+                scores = validate(model, self.validation, self.autocast)
+                self.report(
+                    f"text step {step + 1}/{config.text_steps} loss {np.mean(losses[-250:]):.4f} "
+                    + " ".join(f"{task} {value:.4f}" for task, value in scores.items())
+                    + f" {time.monotonic() - started:.0f} s"
+                )
+        return validate(model, self.validation, self.autocast)
+
+    def _rows_with_rare_findings(self) -> NDArray[np.intp]:
+        """Return a random sample of records plus one record of every finding that has any."""
+        sample = self.rng.choice(len(self.data), ECGS_PER_TEXT_STEP, replace=len(self.data) < ECGS_PER_TEXT_STEP)
+        if not hasattr(self, "_positives"):
+            self._positives = [np.flatnonzero(column == 1) for column in self.data.labels.T]
+        rare = [self.rng.choice(rows) for rows in self._positives if len(rows)]
+        return np.concatenate([sample, np.array(rare, np.intp)])
+
+    def _statements_loss(
+        self, ecg: Tensor, rows: NDArray[np.intp], features: Tensor, statements: Sequence[Statement]
+    ) -> Tensor:
+        truth = torch.from_numpy(statement_labels(statements, self.data.labels[rows]).astype(np.float32))
+        text = self.model.project_text(features.float())
+        return statement_loss(pair_logits(ecg, text, self.model.log_scale, self.model.bias), truth.to(ecg.device))
+
+    @torch.no_grad()
+    def _features(self, texts: list[str]) -> Tensor:
+        """Return text-tower features (n, hidden) of texts, sorted by length for speed, in their order."""
+        self.model.eval()
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        parts = []
+        for start in range(0, len(texts), STATEMENTS_PER_CHUNK):
+            tokens = self.model.tokenize([texts[i] for i in order[start : start + STATEMENTS_PER_CHUNK]])
+            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.autocast):
+                parts.append(self.model.text_features(**tokens).float())
+        features = torch.empty_like(torch.cat(parts))
+        features[torch.tensor(order)] = torch.cat(parts)
+        return features
+
+    @staticmethod
+    def _step(loss: Tensor, optimizer: torch.optim.Optimizer, learned: list[Tensor], schedule: OneCycleLR) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
+        optimizer.step()
+        schedule.step()
+
+
+def _unique_ids(texts: Sequence[str]) -> tuple[NDArray[np.intp], list[str]]:
+    """Return for each text the index of its distinct text, and the distinct texts."""
+    numbers: dict[str, int] = {}
+    ids = np.array([numbers.setdefault(text, len(numbers)) for text in texts])
+    return ids, list(numbers)
+
+
+@torch.no_grad()
+def _update_average(average: FGCLEPModel, model: FGCLEPModel, decay: float) -> None:
+    """Move the averaged weights towards the model's; the frozen text tower is left alone."""
+    for (name, mean), current in zip(average.state_dict().items(), model.state_dict().values(), strict=True):
+        if name.startswith("text_tower."):
+            continue
+        if mean.is_floating_point():
+            mean.lerp_(current, 1 - decay)
+        else:
+            mean.copy_(current)

@@ -1,0 +1,81 @@
+"""Settings of a training run, read from TOML; unknown keys are refused."""
+
+import difflib
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fgclep.errors import UsageError
+
+
+@dataclass(frozen=True)
+class CoarseConfig:
+    """Settings of `fgclep train coarse`.
+
+    Attributes:
+        preset: ECG tower (`fgclep.models.config.ECG_PRESETS`).
+        text_tower: `minilm`, a directory or a hub id.
+        seed: seeds everything.
+        epochs: passes over the records with the text tower frozen.
+        batch_size: ECGs per step.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: of AdamW.
+        bias_init: start of b. About log(share of true pairs); the paper's -10 suits its diagonal labels.
+        synthetic_records: synthetic ECGs to add.
+        statement_batches: how many batches of statements are drawn and encoded before training.
+        extra_statements: machine statements, negations and conjunctions per batch.
+        report_weight: weight of the loss on ECG-report pairs (eq. 7) beside the loss on statements.
+        similarity_weight: lambda of eq. 7.
+        ema_decay: of the averaged weights that are validated and saved.
+        text_steps: steps of the second phase: the text tower learns, ECG vectors stay.
+        text_learning_rate: of the second phase.
+        keep_frequent: most frequent word pieces of the text tower to keep beside those the texts need.
+        threads: torch threads; 0 leaves torch's default.
+    """
+
+    preset: str = "small"
+    text_tower: str = "minilm"
+    seed: int = 7
+    epochs: int = 26
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    bias_init: float = -5.0
+    synthetic_records: int = 5000
+    statement_batches: int = 96
+    extra_statements: int = 64
+    report_weight: float = 0.005
+    similarity_weight: float = 0.5
+    ema_decay: float = 0.998
+    text_steps: int = 1500
+    text_learning_rate: float = 5e-5
+    keep_frequent: int = 4000
+    threads: int = 0
+
+
+def read_config(path: Path | None, overrides: dict[str, Any]) -> CoarseConfig:
+    """Read a TOML file and apply command-line overrides.
+
+    Raises:
+        UsageError: for a missing file, bad TOML, an unknown key (naming the nearest) or a value of the wrong type.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"{path} is not a readable TOML file: {error}.") from error
+    values |= overrides
+    types = {field.name: type(field.default) for field in fields(CoarseConfig)}
+    for key, value in values.items():
+        if key not in types:
+            near = difflib.get_close_matches(key, types, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(types)}"
+            raise UsageError(f"unknown key {key!r} in the training configuration{f' {path}' if path else ''}.", hint)
+        wanted = types[key]
+        if not isinstance(value, wanted) and not (wanted is float and isinstance(value, int)):
+            raise UsageError(f"{key} is {value!r}; expected {wanted.__name__}.")
+        if isinstance(value, int | float) and value < 0 and key != "bias_init":
+            raise UsageError(f"{key} is {value}; expected zero or more.")
+    return CoarseConfig(**values)

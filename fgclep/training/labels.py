@@ -1,0 +1,96 @@
+"""What is true of a record: a vector over all findings, +1 present, -1 absent, 0 unknown."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgclep.findings.catalog import Finding, findings, ptbxl_code
+from fgclep.findings.tagger import PARENTS, tag_report
+from fgclep.record import RecordInfo
+
+Labels = NDArray[np.int8]
+
+_AXIS_OF_PTBXL = {
+    "LAD": "LAXIS",
+    "ALAD": "LAXIS",
+    "RAD": "RAXIS",
+    "ARAD": "RAXIS",
+    "AXL": "XAXIS",
+    "AXR": "XAXIS",
+    "MID": "NAXIS",
+}
+_QUALITY_COLUMNS = {"WANDER": ("baseline_drift",), "NOISE": ("static_noise", "burst_noise", "electrodes_problems")}
+
+
+def finding_ids() -> tuple[str, ...]:
+    """Return the findings in column order of a label matrix."""
+    return tuple(findings())
+
+
+def code_labels(infos: Sequence[RecordInfo], ids: Sequence[str]) -> Labels:
+    """Return plain benchmark labels of PTB-XL records: +1 if one of the finding's codes is given, else -1."""
+    catalogue = findings()
+    rows = [{ptbxl_code(tag) for tag in info.tags} for info in infos]
+    return np.array([[1 if codes & set(catalogue[key].scp) else -1 for key in ids] for codes in rows], np.int8)
+
+
+def ptbxl_labels(info: RecordInfo) -> Labels:
+    """Label one PTB-XL record from its codes, its axis and quality columns, and its report.
+
+    A code decides; a report can turn "absent" into "unknown" (the annotators left codes out) and "unknown" into a value.
+    """
+    codes = {ptbxl_code(tag) for tag in info.tags}
+    column_values = _ptbxl_columns(info)
+    said = tag_report(" ".join(info.report_lines))
+    return np.array([_ptbxl_label(f, codes, column_values, said) for f in findings().values()], np.int8)
+
+
+def _ptbxl_columns(info: RecordInfo) -> dict[str, int]:
+    values: dict[str, int] = {}
+    axis = _AXIS_OF_PTBXL.get(info.extra.get("heart_axis", ""))
+    if axis:
+        values = {key: 1 if key == axis else -1 for key in set(_AXIS_OF_PTBXL.values())}
+    for key, columns in _QUALITY_COLUMNS.items():
+        values[key] = 1 if any(info.extra.get(column, "").strip(" ,") for column in columns) else -1
+    return values
+
+
+def _ptbxl_label(finding: Finding, codes: set[str], columns: dict[str, int], said: dict[str, bool]) -> int:
+    if finding.id in columns:
+        return columns[finding.id]
+    if codes & set(finding.scp):
+        return 1
+    reported = said.get(finding.id)
+    if codes & set(finding.unclear):
+        label = 0
+    elif finding.scp or codes & set(finding.absent_if):
+        label = -1
+    else:
+        label = 0
+    if label == 0 and reported is not None:
+        return 1 if reported else -1
+    if label == -1 and reported:
+        return 0
+    return label
+
+
+def synthetic_labels(infos: Sequence[RecordInfo]) -> Labels:
+    """Label synthetic records: exact for every finding the generator produces, unknown for all others."""
+    ids = finding_ids()
+    present = [_with_parents(info.tags) for info in infos]
+    produced = set().union(*present)
+    columns = np.array([1 if key in produced else 0 for key in ids], np.int8)
+    hits = np.array([[key in tags for key in ids] for tags in present])
+    return np.where(hits, np.int8(1), -columns).astype(np.int8)
+
+
+def _with_parents(tags: Sequence[str]) -> set[str]:
+    closed = set(tags)
+    pending = list(tags)
+    while pending:
+        for parent in PARENTS.get(pending.pop(), ()):
+            if parent not in closed:
+                closed.add(parent)
+                pending.append(parent)
+    return closed

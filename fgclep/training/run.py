@@ -1,0 +1,178 @@
+"""A whole training run of step 1: from a PTB-XL tree to a model bundle."""
+
+import json
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fgclep.datasets import open_dataset
+from fgclep.errors import DataError
+from fgclep.findings.tagger import split_report
+from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
+from fgclep.models.dual_encoder import FGCLEPModel
+from fgclep.models.text_towers import load_text_tower, prune_vocabulary
+from fgclep.preprocessing import EcgProcessor
+from fgclep.pretrained import save_bundle
+from fgclep.record import RecordInfo
+from fgclep.reports import clean_report
+from fgclep.training.calibrate import fit_calibration
+from fgclep.training.card import model_card
+from fgclep.training.coarse import CoarseTrainer, TrainingSet, ValidationSet
+from fgclep.training.config import CoarseConfig
+from fgclep.training.labels import finding_ids, ptbxl_labels, synthetic_labels
+from fgclep.training.statements import Statement, StatementSampler, machine_statements
+from fgclep.training.waveforms import WaveformSet, read_waveforms, synthetic_waveforms
+
+logger = logging.getLogger(__name__)
+
+TRAIN_FOLDS = range(1, 9)
+VALIDATION_FOLD = 9
+
+
+def train_coarse(
+    data: Path,
+    out: Path,
+    config: CoarseConfig,
+    statements_file: Path | None,
+    workers: int,
+    report: Callable[[str], None],
+) -> Path:
+    """Train CLEP on PTB-XL folds 1-8 plus synthetic ECGs, choose on fold 9, write a bundle to `out`/bundle.
+
+    Args:
+        data: a PTB-XL tree.
+        out: run directory; the waveform cache and the training log stay in it.
+        config: settings, saved beside the bundle.
+        statements_file: report statements of another source, one per line, to learn the wording of.
+        workers: processes that read records.
+        report: told one line per step of the run.
+
+    Returns:
+        The bundle's directory.
+
+    Raises:
+        DataError: if the tree is not PTB-XL or has no records in the training or validation folds.
+    """
+    torch.manual_seed(config.seed)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    preset = ECG_PRESETS[config.preset]
+    processor = EcgProcessor(**preset["input"])
+    out.mkdir(parents=True, exist_ok=True)
+    real = _read_ptbxl(data, processor, out / "cache", workers, report)
+    folds = np.array([info.fold for info in real.infos])
+    train_rows = np.flatnonzero(np.isin(folds, list(TRAIN_FOLDS)))
+    validation_rows = np.flatnonzero(folds == VALIDATION_FOLD)
+    if not len(train_rows) or not len(validation_rows):
+        raise DataError(
+            f"{data} has {len(train_rows)} records in folds 1-8 and {len(validation_rows)} in fold 9; both are needed.",
+            f"fgclep data scan {data}",
+        )
+    training = _training_set(real, train_rows, config, processor, report)
+    validation = ValidationSet([real.infos[i] for i in validation_rows], real.waveforms[validation_rows])
+    sampler = _sampler(training, statements_file, [real.infos[i] for i in train_rows], report)
+    model = _fresh_model(config, preset, processor, sampler, report)
+    if torch.cuda.is_available():
+        model.to("cuda")
+    trainer = CoarseTrainer(model, training, validation, sampler, config, processor.fs_hz, _logged(out, report))
+    trainer.train()
+    model.to("cpu").eval()
+    calibration = fit_calibration(model, validation)
+    card, scores = model_card(model, validation, config, len(train_rows), calibration)
+    bundle = out / "bundle"
+    save_bundle(bundle, model, model.tokenizer, processor, calibration, card)
+    (out / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+    (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    report(f"bundle written to {bundle}")
+    return bundle
+
+
+def _read_ptbxl(
+    data: Path, processor: EcgProcessor, cache: Path, workers: int, report: Callable[[str], None]
+) -> WaveformSet:
+    dataset = open_dataset(data)
+    if dataset.kind != "ptb-xl":
+        raise DataError(f"{data} is a {dataset.kind} tree; training of step 1 reads PTB-XL.", f"fgclep data scan {data}")
+    suitable = [rate for rate in dataset.rates if rate >= processor.fs_hz]
+    dataset = open_dataset(data, fs_hz=min(suitable or dataset.rates))
+    report(f"reading {data} at {dataset.fs_hz} Hz")
+    found = read_waveforms(dataset, processor, cache, workers, report)
+    report(f"{len(found.infos):,} records read")
+    return found
+
+
+def _training_set(
+    real: WaveformSet,
+    rows: np.ndarray,
+    config: CoarseConfig,
+    processor: EcgProcessor,
+    report: Callable[[str], None],
+) -> TrainingSet:
+    infos = [real.infos[i] for i in rows]
+    report(f"{config.synthetic_records:,} synthetic ECGs are generated")
+    synthetic = synthetic_waveforms(config.seed, config.synthetic_records, processor)
+    labels = np.concatenate([np.stack([ptbxl_labels(info) for info in infos]), synthetic_labels(synthetic.infos)])
+    reports = [clean_report(info.report_lines, lower=True) for info in [*infos, *synthetic.infos]]
+    return TrainingSet([real.waveforms[rows], synthetic.waveforms], labels, reports)
+
+
+def _sampler(
+    training: TrainingSet,
+    statements_file: Path | None,
+    infos: Sequence[RecordInfo],
+    report: Callable[[str], None],
+) -> StatementSampler:
+    has_both = (training.labels == 1).any(axis=0) & (training.labels == -1).any(axis=0)
+    usable = [key for key, both in zip(finding_ids(), has_both, strict=True) if both]
+    machine: list[Statement] = []
+    if statements_file is not None:
+        machine = machine_statements(statements_file.read_text(encoding="utf-8").splitlines())
+    clauses = (clause for info in infos for line in info.report_lines for clause in split_report(line))
+    own = machine_statements(clauses)
+    report(
+        f"{len(usable)} of {len(finding_ids())} findings can be learned; {len(machine):,} machine statements, "
+        f"{len(own):,} clauses of reports"
+    )
+    random.Random(0).shuffle(own)
+    return StatementSampler(machine + own, usable)
+
+
+def _fresh_model(
+    config: CoarseConfig,
+    preset: dict[str, dict[str, object]],
+    processor: EcgProcessor,
+    sampler: StatementSampler,
+    report: Callable[[str], None],
+) -> FGCLEPModel:
+    tower, tokenizer = load_text_tower(config.text_tower)
+    tokenizer = prune_vocabulary(tower, tokenizer, sampler.all_texts(), config.keep_frequent)
+    model = FGCLEPModel(
+        FGCLEPConfig(
+            ecg=preset["ecg"],
+            pool=preset["pool"],
+            n_samples=processor.n_samples,
+            text=tower.config.to_dict(),
+            text_pool="mean",
+            max_tokens=128,
+            bias_init=config.bias_init,
+        )
+    )
+    model.text_tower.load_state_dict(tower.state_dict())
+    model.tokenizer = tokenizer
+    parameters = sum(p.numel() for p in model.ecg_encoder.parameters())
+    report(f"ECG tower {parameters / 1e6:.1f} M parameters, text vocabulary {tower.config.vocab_size:,} pieces")
+    return model
+
+
+def _logged(out: Path, report: Callable[[str], None]) -> Callable[[str], None]:
+    def both(line: str) -> None:
+        with (out / "train.log").open("a", encoding="utf-8") as log:
+            log.write(line + "\n")
+        report(line)
+
+    return both

@@ -1,0 +1,285 @@
+"""Read one WFDB record: directly where it is plain format 16 (nearly every 12-lead ECG), by `wfdb` otherwise.
+
+The direct reader exists for speed only: it parses the header and reinterprets the sample file's bytes. Whatever it
+does not recognise at once (other formats, several files, several segments, odd gains) goes to `wfdb`, so there is one
+judge of unusual headers. Files wrapped as MATLAB v4, as in the PhysioNet Challenges, are format 16 behind a byte
+offset and count as plain.
+"""
+
+import re
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgclep.leads import canonical_lead
+from fgclep.record import RecordReject
+
+MISSING_SAMPLE = -32768
+"""What format 16 stores where a sample is missing."""
+
+_SUFFIXES = (".hea", ".dat", ".mat")
+_MV_PER_UNIT = {"": 1.0, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "v": 1e3}
+_PACKED_BYTES = {"212": 3 / 2, "310": 4 / 3, "311": 4 / 3}
+_FORMAT_16 = re.compile(r"16(?:x1)?(?::0)?(?:\+(\d+))?")
+_GAIN = re.compile(r"(\d+\.?\d*(?:e[+-]?\d+)?)(?:\((-?\d+)\))?(?:/(\S+))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class RawEcg:
+    """A record as it is stored.
+
+    Attributes:
+        waveform: float32, shape (signals, samples), mV, stored order, NaN where a sample is missing.
+        fs_hz: sampling rate.
+        sig_names: signal names in stored order, as written.
+        comments: comment lines of the header without their `#`.
+        reader: which of the two readers read it.
+    """
+
+    waveform: NDArray[np.float32]
+    fs_hz: float
+    sig_names: tuple[str, ...]
+    comments: tuple[str, ...]
+    reader: Literal["direct", "wfdb"]
+
+
+@dataclass(frozen=True)
+class _PlainHeader:
+    """The header of a record whose signals lie interleaved as format 16 in one file."""
+
+    fs_hz: float
+    n_samples: int  # 0: as many as the file holds
+    file_name: str
+    byte_offset: int
+    gains: tuple[float, ...]
+    baselines: tuple[int, ...]
+    units: tuple[str, ...]
+    sig_names: tuple[str, ...]
+
+
+def read_wfdb(source: Path | str | tuple[bytes, bytes], record_id: str) -> RawEcg:
+    """Read one WFDB record.
+
+    Args:
+        source: the record's path with or without extension, or the bytes of its header and of its sample file.
+        record_id: names the record in errors.
+
+    Returns:
+        The signals in mV, in stored order.
+
+    Raises:
+        RecordReject: `missing-file`, `truncated`, `bad-header` or `unreadable`.
+    """
+    if isinstance(source, tuple):
+        header_bytes = source[0]
+    else:
+        source = record_stem(source)
+        header_bytes = _read_file(header_path(source), record_id)
+    text = _decode(header_bytes, record_id)
+    lines = [line for line in text.splitlines() if line and not line.isspace()]
+    comments = header_comments(text)
+    header = _parse_plain([line for line in lines if not line.lstrip().startswith("#")])
+    if header is None:
+        return _read_by_wfdb(source, lines, comments, record_id)
+    samples = source[1] if isinstance(source, tuple) else _read_file(source.with_name(header.file_name), record_id)
+    waveform = _plain_waveform(header, samples, record_id)
+    _scale_to_mv(waveform, header.units, header.sig_names, record_id)
+    return RawEcg(waveform, header.fs_hz, header.sig_names, comments, "direct")
+
+
+def record_stem(path: Path | str) -> Path:
+    """Return a record's path without `.hea`, `.dat` or `.mat`; other dots belong to its name."""
+    path = Path(path)
+    return path.with_suffix("") if path.suffix in _SUFFIXES else path
+
+
+def header_path(stem: Path) -> Path:
+    """Return the path of a record's header."""
+    return stem.with_name(stem.name + ".hea")
+
+
+def header_comments(text: str) -> tuple[str, ...]:
+    """Return the comment lines of a header without their `#`."""
+    if "#" not in text:
+        return ()
+    return tuple(line.strip(" \t#") for line in text.splitlines() if line.lstrip().startswith("#"))
+
+
+def header_rate(path: Path | str) -> float | None:
+    """Return the sampling rate in a record's header, None if the header cannot be read or names none."""
+    try:
+        with header_path(record_stem(path)).open(encoding="latin-1") as file:
+            record = next((line.split() for line in file if line.strip() and not line.startswith("#")), [])
+        return float(record[2].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _read_file(path: Path, record_id: str) -> bytes:
+    try:
+        with path.open("rb", buffering=0) as file:
+            return file.read()
+    except FileNotFoundError:
+        raise RecordReject(record_id, "missing-file", f"{path} does not exist.") from None
+    except OSError as error:
+        raise RecordReject(record_id, "unreadable", f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _decode(header: bytes, record_id: str) -> str:
+    if b"\0" in header:
+        raise RecordReject(record_id, "bad-header", "the header is not text: it holds NUL bytes.")
+    try:
+        return header.decode()
+    except UnicodeDecodeError:
+        return header.decode("latin-1")  # old headers carry names with accents
+
+
+def _parse_plain(lines: list[str]) -> _PlainHeader | None:
+    """Parse the lines of a header that are no comments, or return None unless the record is plain."""
+    record = lines[0].split() if lines else []
+    if len(record) < 3 or "/" in record[0] or not record[1].isdigit():
+        return None
+    n_sig = int(record[1])
+    specs = [line.split(None, 8) for line in lines[1:]]
+    if n_sig == 0 or len(specs) != n_sig or any(len(spec) != 9 for spec in specs):
+        return None
+    file_name, storage = specs[0][0], specs[0][1]
+    fmt = _FORMAT_16.fullmatch(storage)
+    if fmt is None or not _is_bare_name(file_name) or any(spec[:2] != [file_name, storage] for spec in specs):
+        return None
+    scales = [_parse_gain(spec[2], spec[4]) for spec in specs]
+    try:
+        fs_hz = float(record[2].partition("/")[0])
+        n_samples = int(record[3]) if len(record) > 3 else 0
+    except ValueError:
+        return None
+    if n_samples < 0 or not 0 < fs_hz < float("inf") or None in scales:
+        return None
+    gains, baselines, units = zip(*(scale for scale in scales if scale is not None), strict=True)
+    names = tuple(spec[8].strip() for spec in specs)
+    return _PlainHeader(fs_hz, n_samples, file_name, int(fmt[1] or 0), gains, baselines, units, names)
+
+
+@lru_cache(maxsize=1024)
+def _parse_gain(gain: str, adc_zero: str) -> tuple[float, int, str] | None:
+    """Parse `200.0(0)/mV` into units per mV, baseline and unit; a gain of 0 means unknown and is not plain."""
+    match = _GAIN.fullmatch(gain)
+    if match is None or float(match[1]) == 0:
+        return None
+    try:
+        return float(match[1]), int(match[2] or adc_zero), match[3] or ""
+    except ValueError:
+        return None
+
+
+def _plain_waveform(header: _PlainHeader, data: bytes, record_id: str) -> NDArray[np.float32]:
+    """Turn the bytes of a sample file into physical units; shape (signals, samples)."""
+    n_sig = len(header.sig_names)
+    frame = 2 * n_sig
+    present = len(data) - header.byte_offset
+    expected = header.n_samples * frame if header.n_samples else present - present % frame
+    if present < expected or expected <= 0:
+        raise RecordReject(
+            record_id,
+            "truncated",
+            f"{header.file_name} holds {max(present, 0)} bytes of samples; its header announces "
+            f"{header.n_samples or 'at least 1'} samples of {n_sig} signals, {max(expected, frame)} bytes.",
+        )
+    if present > expected:
+        raise RecordReject(
+            record_id,
+            "bad-header",
+            f"{header.file_name} holds {present} bytes of samples, more than the {expected} that its header announces "
+            f"({header.n_samples} samples of {n_sig} signals): one of the two is wrong.",
+        )
+    digital = np.frombuffer(data, "<i2", expected // 2, header.byte_offset).reshape(-1, n_sig)
+    digital = np.ascontiguousarray(digital.T)  # transposing while the samples are small is fastest
+    missing = digital == MISSING_SAMPLE if digital.min() == MISSING_SAMPLE else None
+    waveform = digital.astype(np.float32)
+    if any(header.baselines):
+        waveform -= np.array(header.baselines, np.float32)[:, None]
+    if len(set(header.gains)) == 1:  # one divisor is measurably faster than a column of twelve
+        waveform /= np.float32(header.gains[0])
+    else:
+        waveform /= np.array(header.gains, np.float32)[:, None]
+    if missing is not None:
+        waveform[missing] = np.nan
+    return waveform
+
+
+def _scale_to_mv(waveform: NDArray[np.float32], units: tuple[str, ...], names: tuple[str, ...], record_id: str) -> None:
+    """Convert signals to mV in place; a signal that is no ECG lead may have any unit."""
+    for row, (unit, name) in enumerate(zip(units, names, strict=True)):
+        if unit == "mV":
+            continue
+        scale = _MV_PER_UNIT.get(unit.casefold())
+        if scale is None and canonical_lead(name) is not None:
+            raise RecordReject(record_id, "bad-header", f"lead {name} is in {unit!r}; expected mV, uV or V.")
+        if scale is not None and scale != 1:
+            waveform[row] *= np.float32(scale)
+
+
+def _is_bare_name(name: str) -> bool:
+    return Path(name).name == name
+
+
+def _read_by_wfdb(
+    source: Path | tuple[bytes, bytes], lines: list[str], comments: tuple[str, ...], record_id: str
+) -> RawEcg:
+    """Read a record that is not plain."""
+    if isinstance(source, Path):
+        return _rdrecord(source, comments, record_id)
+    words = [line.split() for line in lines if not line.lstrip().startswith("#")]
+    if len(words) < 2 or "/" in words[0][0] or len({spec[0] for spec in words[1:]}) > 1:
+        detail = "the header names no single sample file, so the bytes of one are not enough."
+        raise RecordReject(record_id, "bad-header", detail)
+    name, file_name = words[0][0], words[1][0]
+    if not _is_bare_name(name) or not _is_bare_name(file_name):
+        raise RecordReject(record_id, "bad-header", f"the header names a file in another folder: {file_name}.")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, name + ".hea").write_bytes(source[0])
+        Path(folder, file_name).write_bytes(source[1])
+        return _rdrecord(Path(folder, name), comments, record_id)
+
+
+def _rdrecord(stem: Path, comments: tuple[str, ...], record_id: str) -> RawEcg:
+    import wfdb
+
+    try:
+        record = wfdb.rdrecord(str(stem))
+    except FileNotFoundError as error:
+        raise RecordReject(record_id, "missing-file", f"{error.filename or stem} does not exist.") from error
+    except Exception as error:  # wfdb raises whatever its parsers stumble over
+        detail = f"the wfdb library cannot read {stem.name} ({type(error).__name__}: {str(error).rstrip('.')})."
+        raise RecordReject(record_id, "unreadable", detail) from error
+    if record.p_signal is None or record.sig_name is None or record.p_signal.size == 0 or not record.fs:
+        raise RecordReject(record_id, "bad-header", f"{stem.name}.hea describes no signal.")
+    _check_file_sizes(record, stem.parent, record_id)
+    waveform = np.ascontiguousarray(record.p_signal.T, dtype=np.float32)
+    names = tuple(record.sig_name)
+    _scale_to_mv(waveform, tuple(record.units or [""] * len(names)), names, record_id)
+    return RawEcg(waveform, float(record.fs), names, comments, "wfdb")
+
+
+def _check_file_sizes(record: Any, folder: Path, record_id: str) -> None:
+    """Reject sample files shorter than announced; of some packed formats wfdb makes up the rest."""
+    if not record.file_name:  # joined from segments, whose files are not named any more
+        return
+    announced: dict[str, float] = {}
+    for file_name, fmt, per_frame, offset in zip(
+        record.file_name, record.fmt, record.samps_per_frame, record.byte_offset, strict=True
+    ):
+        announced.setdefault(file_name, offset or 0)
+        announced[file_name] += record.sig_len * per_frame * _PACKED_BYTES.get(fmt, 0)
+    for file_name, n_bytes in announced.items():
+        size = (folder / file_name).stat().st_size
+        if size < int(n_bytes):
+            detail = (
+                f"{file_name} holds {size} bytes; its header announces {record.sig_len} samples, {n_bytes:.0f} bytes."
+            )
+            raise RecordReject(record_id, "truncated", detail)

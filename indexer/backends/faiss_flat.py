@@ -1,0 +1,91 @@
+"""Search with a flat FAISS index, memory-mapped from disk; masks become ID selectors."""
+
+import errno
+from pathlib import Path
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from fgclep.errors import CorruptionError
+from indexer.backends.base import Mask, Rows, Similarities, Vectors, check_arguments, exact_top, rounding_margin
+from indexer.backends.numpy_matmul import NumpyMatmul
+
+_SPARE = 16  # candidates asked for beyond k, so that ties at the edge are seen at once
+_SORT_SHARE = 4  # above a quarter of the rows, FAISS's heap is slower than one product and a partition
+_KINDS = {np.dtype(np.float32): "Flat", np.dtype(np.float16): "SQfp16"}
+
+
+def write_faiss_index(vectors: Vectors, path: Path) -> None:
+    """Derive a flat inner-product index from vectors (N, D) and write it to `path`.
+
+    Raises:
+        OSError: if it cannot be written, for instance for lack of space.
+    """
+    index = faiss.index_factory(vectors.shape[1], _KINDS[vectors.dtype], faiss.METRIC_INNER_PRODUCT)
+    for start in range(0, len(vectors), 65_536):
+        index.add(np.ascontiguousarray(vectors[start : start + 65_536], np.float32))
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+        raise OSError(code, f"FAISS could not write {path}: {error}") from error
+
+
+class FaissFlat:
+    """Exact search by FAISS, re-ranked so that the answer equals every other backend's.
+
+    Args:
+        path: a file of `write_faiss_index`.
+        vectors: the rows it was derived from, (N, D).
+
+    Raises:
+        CorruptionError: if the file cannot be read or does not fit the vectors.
+    """
+
+    name = "faiss"
+
+    def __init__(self, path: Path, vectors: Vectors) -> None:
+        hint = "Build the index again: `fgclep index build`."
+        try:
+            self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            raise CorruptionError(f"{path} is not a readable FAISS index: {error}", hint) from error
+        if (self._index.ntotal, self._index.d) != vectors.shape:
+            found = f"{self._index.ntotal} x {self._index.d}"
+            raise CorruptionError(f"{path} holds {found} vectors; the embeddings are {vectors.shape}.", hint)
+        self._vectors = vectors
+        self._matmul = NumpyMatmul(vectors)
+
+    def search(self, queries: NDArray[np.float32], k: int, mask: Mask | None = None) -> tuple[Similarities, Rows]:
+        """Find the `k` most similar rows of every query; see `Backend.search`."""
+        check_arguments(queries, k, mask, self._vectors.shape)
+        allowed = len(self._vectors) if mask is None else int(np.count_nonzero(mask))
+        width = min(k, allowed)
+        if (width + _SPARE) * _SORT_SHARE > len(self._vectors):
+            return self._matmul.search(queries, k, mask)
+        similarities = np.empty((len(queries), width), np.float32)
+        rows = np.empty((len(queries), width), np.int64)
+        parameters = None
+        if mask is not None:
+            bitmap = np.packbits(mask, bitorder="little")
+            # FAISS's type stubs know only the C++ signatures, not the Python ones it adds.
+            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))  # type: ignore[call-arg, arg-type]
+        for position, query in enumerate(queries):
+            candidates = self._candidates(query, width, allowed, parameters)
+            similarities[position], rows[position] = exact_top(self._vectors, query, candidates, width)
+        return similarities, rows
+
+    def _candidates(
+        self, query: NDArray[np.float32], width: int, allowed: int, parameters: faiss.SearchParameters | None
+    ) -> Rows:
+        """Ask FAISS for rows until the last one is safely below the edge, so that no tie is cut off."""
+        margin = rounding_margin(query)
+        asked = min(allowed, width + _SPARE)
+        while width:
+            products, found = self._index.search(query[None], asked, params=parameters)
+            if asked == allowed or products[0, -1] < products[0, width - 1] - margin:
+                near: Rows = found[0][products[0] >= products[0, width - 1] - margin]
+                return near
+            asked = min(allowed, 4 * asked)
+        return np.empty(0, np.int64)

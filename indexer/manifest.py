@@ -1,0 +1,165 @@
+"""The manifest: the one JSON file that makes a directory an index version.
+
+It says which model, data and options made the vectors, counts that add up, and the checksum of every file.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgclep.errors import CompatibilityError, CorruptionError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+_REBUILD = "Build the index again with `fgclep index build`, or restore the file from a copy."
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """The model that made the vectors; the fingerprint decides, name and path help to find it."""
+
+    name: str
+    path: str
+    fingerprint: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class DatasetRef:
+    """The data that was indexed; `fs_hz` is the tree that was read, None where the data set has no choice."""
+
+    kind: str
+    name: str
+    root: str
+    fs_hz: int | None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Where every listed record went: listed = missing + beyond_limit + read, read = indexed + rejected."""
+
+    listed: int
+    missing: int
+    beyond_limit: int
+    read: int
+    indexed: int
+    rejected: int
+    rejected_by_reason: Mapping[str, int]
+
+    def problem(self) -> str | None:
+        """Return the sum that does not add up, or None."""
+        if self.listed != self.missing + self.beyond_limit + self.read:
+            return f"listed {self.listed} != missing {self.missing} + limit {self.beyond_limit} + read {self.read}"
+        if self.read != self.indexed + self.rejected:
+            return f"read {self.read} != indexed {self.indexed} + rejected {self.rejected}"
+        if self.rejected != sum(self.rejected_by_reason.values()):
+            return f"rejected {self.rejected} != by reason {dict(self.rejected_by_reason)}"
+        return None
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """Size and checksum of one file of the version."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class IndexManifest:
+    """Everything an index version says about itself.
+
+    Attributes:
+        version: the directory's name below `versions/`.
+        created: ISO 8601, UTC.
+        dtype: `float32` or `float16`, of the stored vectors.
+        options: the build's options, as given.
+        calibration: copy of the model bundle's calibration.json.
+        self_test: measured recall and latency of the finished index.
+        files: path below the version directory -> size and checksum; every file but the manifest.
+    """
+
+    name: str
+    version: str
+    created: str
+    fgclep_version: str
+    model: ModelRef
+    dataset: DatasetRef
+    counts: Counts
+    dtype: str
+    options: Mapping[str, Any]
+    calibration: Mapping[str, Any]
+    self_test: Mapping[str, Any]
+    files: Mapping[str, FileRef]
+    schema: int = SCHEMA
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def describe_files(directory: Path) -> dict[str, FileRef]:
+    """Measure every file below a version directory, the manifest apart."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(directory).as_posix(): FileRef(path.stat().st_size, sha256_file(path)) for path in paths}
+
+
+def manifest_json(manifest: IndexManifest) -> str:
+    """Serialise a manifest; its own checksum stands last, so that an edited or damaged one is noticed."""
+    content = dataclasses.asdict(manifest)
+    return json.dumps({**content, "sha256": _digest(content)}, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_manifest(directory: Path) -> IndexManifest:
+    """Read and check the manifest of a version directory.
+
+    Raises:
+        CorruptionError: if it is missing, not JSON, altered, or its counts do not add up.
+        CompatibilityError: if a newer fgclep wrote it.
+    """
+    path = directory / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CorruptionError(f"{directory} has no {MANIFEST}, so it is not a finished index.", _REBUILD) from error
+    except (ValueError, OSError) as error:
+        raise CorruptionError(f"{path} cannot be read: {error}", _REBUILD) from error
+    if not isinstance(content, dict) or "schema" not in content:
+        raise CorruptionError(f"{path} is not an index manifest.", _REBUILD)
+    if content["schema"] != SCHEMA:
+        raise CompatibilityError(
+            f"{path} has schema {content['schema']}; this fgclep reads schema {SCHEMA}.",
+            "Install the fgclep that wrote it, or build the index again with `fgclep index build`.",
+        )
+    if content.pop("sha256", None) != _digest(content):
+        raise CorruptionError(f"{path} was altered after it was written: its own checksum does not match.", _REBUILD)
+    manifest = _from_content(content, path)
+    if problem := manifest.counts.problem():
+        raise CorruptionError(f"{path}: the counts do not add up: {problem}.", _REBUILD)
+    return manifest
+
+
+def _from_content(content: dict[str, Any], path: Path) -> IndexManifest:
+    try:
+        return IndexManifest(
+            **{
+                **content,
+                "model": ModelRef(**content["model"]),
+                "dataset": DatasetRef(**content["dataset"]),
+                "counts": Counts(**content["counts"]),
+                "files": {name: FileRef(**entry) for name, entry in content["files"].items()},
+            }
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorruptionError(f"{path} lacks a field or has an unknown one: {error}", _REBUILD) from error
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,151 @@
+"""Open a published index version, refusing whatever does not fit together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
+from indexer.backends import Backend, NumpyMatmul, self_test
+from indexer.backends.base import Vectors
+from indexer.manifest import IndexManifest, read_manifest, sha256_file
+from indexer.store import RecordRow, Store, open_store
+
+VECTORS = "embeddings/vectors.npy"
+KEYS = "embeddings/keys.npy"
+STORE = "store.sqlite"
+FAISS = "index.faiss"
+_REBUILD = "Restore the index from a copy, or build it again with `fgclep index build`."
+
+BackendName = Literal["auto", "numpy", "faiss"]
+BACKENDS: tuple[BackendName, ...] = ("numpy", "faiss")
+
+
+@dataclass(frozen=True)
+class OpenIndex:
+    """A version directory, checked and ready to search.
+
+    Attributes:
+        path: the version directory.
+        vectors: memory-mapped float32 or float16, shape (N, dim), unit rows.
+        keys: int64, shape (N,), ascending: the `records.key` of every row.
+    """
+
+    path: Path
+    manifest: IndexManifest
+    store: Store
+    vectors: Vectors
+    keys: NDArray[np.int64]
+    backend: Backend
+
+
+def open_index(path: Path, *, verify_checksums: bool = False, backend: BackendName = "auto") -> OpenIndex:
+    """Open an index version.
+
+    Args:
+        path: the version directory (see `indexer.home.resolve_index`).
+        verify_checksums: read every file and compare its SHA-256; sizes and counts are always compared.
+        backend: `faiss`, `numpy`, or `auto`: FAISS where it is installed and keeps up with numpy.
+
+    Raises:
+        CorruptionError: if a file is missing, damaged, or the counts of vectors, keys and records differ.
+        CompatibilityError: if a newer fgclep wrote it.
+        NotSetUpError: if `faiss` was asked for and is not installed.
+    """
+    manifest = read_manifest(path)
+    check_files(path, manifest, checksums=verify_checksums)
+    vectors = _load_array(path / VECTORS, manifest.dtype, (manifest.counts.indexed, manifest.model.dim))
+    keys = np.asarray(_load_array(path / KEYS, "int64", (manifest.counts.indexed,)))
+    store = open_store(path / STORE)
+    try:
+        if (records := store.count(RecordRow)) != len(keys):
+            raise CorruptionError(f"{path / STORE} has {records} records, but there are {len(keys)} vectors.", _REBUILD)
+        engine = open_backend(path, vectors, backend)
+        self_test(engine, vectors)
+    except Exception:
+        store.close()
+        raise
+    return OpenIndex(path, manifest, store, vectors, keys, engine)
+
+
+def matching_model(manifest: IndexManifest, model: str | None = None) -> Path:
+    """Find the model that an index was built with, so that queries are encoded by the right text tower.
+
+    Args:
+        manifest: of the opened index.
+        model: a name or path the user insists on; None looks for the index's own, by path and then by name.
+
+    Raises:
+        CompatibilityError: if the model found has another fingerprint than the index.
+        NotSetUpError: if no such model exists.
+    """
+    from fgclep.pretrained import bundle_fingerprint, resolve_model
+
+    if model is not None:
+        found = resolve_model(model)
+    elif Path(manifest.model.path).is_dir():
+        found = Path(manifest.model.path)
+    else:
+        found = resolve_model(manifest.model.name)
+    fingerprint = bundle_fingerprint(found)
+    if fingerprint != manifest.model.fingerprint:
+        way_out = "Name the model it was built with (--model PATH)" if model is None else "Drop --model"
+        raise CompatibilityError(
+            f"Index {manifest.name} ({manifest.version}) was built with model {manifest.model.name} "
+            f"[{manifest.model.fingerprint}], but {found} is [{fingerprint}]; their vectors cannot be compared.",
+            f"{way_out}, or build again: fgclep index build "
+            f"--data {manifest.dataset.root} --model {model or found} --name {manifest.name}",
+        )
+    return found
+
+
+def check_files(path: Path, manifest: IndexManifest, *, checksums: bool) -> None:
+    """Compare the files of a version with its manifest.
+
+    Raises:
+        CorruptionError: naming the first file that is missing, has another size, or (if asked) another checksum.
+    """
+    for name, expected in manifest.files.items():
+        file = path / name
+        if not file.is_file():
+            raise CorruptionError(f"{file} is missing from the index.", _REBUILD)
+        if (size := file.stat().st_size) != expected.bytes:
+            raise CorruptionError(f"{file} has {size:,} bytes; the manifest says {expected.bytes:,}.", _REBUILD)
+        if checksums and (found := sha256_file(file)) != expected.sha256:
+            raise CorruptionError(
+                f"{file} was altered or damaged: SHA-256 {found[:12]}..., the manifest says {expected.sha256[:12]}...",
+                _REBUILD,
+            )
+
+
+def open_backend(path: Path, vectors: Vectors, backend: BackendName = "auto") -> Backend:
+    """Open the search backend of a version directory; see `open_index`."""
+    if backend == "numpy":
+        return NumpyMatmul(vectors)
+    if backend == "auto" and vectors.dtype == np.float32:
+        # Measured: a memory-mapped float32 product is no slower than flat FAISS, and spares the import.
+        return NumpyMatmul(vectors)
+    try:
+        from indexer.backends.faiss_flat import FaissFlat
+    except ImportError as error:
+        if backend == "auto":
+            return NumpyMatmul(vectors)
+        raise NotSetUpError("The package faiss is not installed.", "pip install 'fgclep[cpu]'") from error
+    if not (path / FAISS).is_file():
+        if backend == "auto":
+            return NumpyMatmul(vectors)
+        raise NotSetUpError(f"{path} has no {FAISS}: faiss was not installed when it was built.", "Build it again.")
+    return FaissFlat(path / FAISS, vectors)
+
+
+def _load_array(path: Path, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CorruptionError(f"{path} is not a readable array: {error}", _REBUILD) from error
+    if array.shape != shape or array.dtype != dtype:
+        found = f"{array.dtype} {array.shape}"
+        raise CorruptionError(f"{path} holds {found}; the manifest says {dtype} {shape}.", _REBUILD)
+    return array

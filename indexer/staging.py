@@ -1,0 +1,180 @@
+"""The staging directory of a build: finished shards survive any interruption, half-written ones never count.
+
+A shard holds a fixed stretch of the data set's listing. Its three files are written and made durable first, its
+JSON entry with their checksums last: the entry is the commit.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgclep.errors import UsageError
+from indexer.backends.base import Vectors
+from indexer.home import sync_directory
+from indexer.manifest import sha256_file
+
+_FILES = ("vectors.npy", "keys.npy", "rows.jsonl")
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """What a finished shard says about itself.
+
+    Attributes:
+        listing: digest of the record ids it covers, indexed or rejected, in order.
+        sha256: checksum by file.
+    """
+
+    listing: str
+    indexed: int
+    rejected_by_reason: Mapping[str, int]
+    sha256: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ShardContent:
+    """One shard's results: vectors (n, D), keys int64 (n,), n record rows and the rejects."""
+
+    listing: str
+    vectors: Vectors
+    keys: NDArray[np.int64]
+    records: Sequence[Mapping[str, Any]]
+    rejects: Sequence[Mapping[str, Any]]
+
+
+class Staging:
+    """An unfinished build on disk.
+
+    Args:
+        directory: `<index>/staging`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.version_dir = directory / "version"
+        self._shards = directory / "shards"
+        self._plan = directory / "plan.json"
+
+    def prepare(self, plan: Mapping[str, Any], version: str, *, resume: bool) -> str:
+        """Start afresh or go on with an unfinished build of the same settings.
+
+        Args:
+            plan: everything that decides the vectors.
+            version: the version's name, used if this is a new build.
+            resume: False discards what is there.
+
+        Returns:
+            The version's name, an unfinished build's own if it goes on.
+
+        Raises:
+            UsageError: if the unfinished build there has other settings.
+        """
+        wanted = json.loads(json.dumps(plan))
+        if not resume:
+            self.discard()
+        elif (found := self._read_plan()) is not None:
+            if differences := [key for key, value in wanted.items() if found["plan"].get(key) != value]:
+                listed = ", ".join(f"{key} {found['plan'].get(key)!r}, now {wanted[key]!r}" for key in differences)
+                raise UsageError(
+                    f"{self.directory} holds an unfinished build with other settings: {listed}.",
+                    "Repeat the earlier command to finish it, or add --restart to discard it.",
+                )
+            return str(found["version"])
+        self._shards.mkdir(parents=True, exist_ok=True)
+        write_durably(self._plan, json.dumps({"version": version, "plan": wanted}, indent=1).encode())
+        return version
+
+    def discard(self) -> None:
+        """Remove everything; the plan goes first, so that half a removal is no resumable build."""
+        self._plan.unlink(missing_ok=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def commit(self, number: int, content: ShardContent) -> ShardEntry:
+        """Write one shard durably.
+
+        Raises:
+            OSError: if it cannot be written; nothing of it counts then.
+        """
+        rows = [{"kind": "record", **row} for row in content.records]
+        rows += [{"kind": "reject", **row} for row in content.rejects]
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        vectors, keys, table = (self._path(number, name) for name in _FILES)
+        write_durably(vectors, content.vectors)
+        write_durably(keys, content.keys)
+        write_durably(table, lines.encode())
+        reasons = [str(row["reason"]) for row in content.rejects]
+        entry = ShardEntry(
+            listing=content.listing,
+            indexed=len(content.keys),
+            rejected_by_reason={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+            sha256={name: sha256_file(self._path(number, name)) for name in _FILES},
+        )
+        write_durably(self._path(number, "json"), json.dumps(asdict(entry)).encode())
+        return entry
+
+    def entry(self, number: int) -> ShardEntry | None:
+        """Return a finished shard's entry, or None if it is unfinished or damaged and must be made again."""
+        try:
+            entry = ShardEntry(**json.loads(self._path(number, "json").read_text(encoding="utf-8")))
+            sound = all(sha256_file(self._path(number, name)) == entry.sha256[name] for name in _FILES)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return entry if sound else None
+
+    def vectors(self, number: int) -> Vectors:
+        """Load a shard's vectors (n, D)."""
+        vectors: Vectors = np.load(self._path(number, "vectors.npy"), allow_pickle=False)
+        return vectors
+
+    def keys(self, number: int) -> NDArray[np.int64]:
+        """Load a shard's keys, int64 (n,)."""
+        keys: NDArray[np.int64] = np.load(self._path(number, "keys.npy"), allow_pickle=False)
+        return keys
+
+    def iter_rows(self, shards: int, kind: str) -> Iterator[dict[str, Any]]:
+        """Stream the `record` or `reject` rows of the first `shards` shards, in order."""
+        for number in range(shards):
+            with self._path(number, "rows.jsonl").open(encoding="utf-8") as lines:
+                for line in lines:
+                    row = json.loads(line)
+                    if row.pop("kind") == kind:
+                        yield row
+
+    def _path(self, number: int, name: str) -> Path:
+        return self._shards / f"{number:06d}.{name}"
+
+    def _read_plan(self) -> dict[str, Any] | None:
+        try:
+            found = json.loads(self._plan.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and {"version", "plan"} <= found.keys() else None
+
+
+def write_durably(path: Path, content: bytes | np.ndarray) -> None:
+    """Write a file so that after a crash it is absent, old, or whole.
+
+    Raises:
+        OSError: if it cannot be written; the temporary file is removed.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as stream:
+            if isinstance(content, bytes):
+                stream.write(content)
+            else:
+                np.save(stream, content, allow_pickle=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)

@@ -1,0 +1,129 @@
+"""Verify a published index: counts, checksums, norms, keys, the store, and that search finds what it should."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
+from indexer.assemble import measure
+from indexer.open import BACKENDS, BackendName, OpenIndex, check_files, open_backend, open_index
+from indexer.store import MissingRow, RecordRow, RejectRow
+
+_SAMPLE = 1000
+_NORM_TOLERANCE = 2e-3  # float16 storage rounds each component
+_BLOCK_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Check:
+    """One verified statement: `detail` says what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def verify_index(path: Path, *, full: bool = False, sample: int = _SAMPLE) -> list[Check]:
+    """Verify an index version.
+
+    Args:
+        path: the version directory.
+        full: read every file and every vector; otherwise sizes, counts and a sample.
+        sample: vectors tested when not `full`.
+
+    Returns:
+        One Check per statement, failed ones included; only one if the index cannot even be opened.
+    """
+    try:
+        index = open_index(path, backend="numpy")
+    except (CorruptionError, CompatibilityError) as error:
+        return [Check("opens", False, error.message)]
+    with index.store:
+        checks = [Check("opens", True, f"manifest, sizes and counts of {index.manifest.counts.indexed:,} records")]
+        if full:
+            checks.append(_checked("checksums", lambda: _checksums(index)))
+        checks.append(_checked("counts", lambda: _counts(index)))
+        checks.append(_checked("keys", lambda: _keys(index)))
+        rows = np.arange(len(index.keys))
+        if not full and sample < len(rows):
+            rows = np.sort(np.random.default_rng(0).choice(rows, sample, replace=False))
+        checks.append(_checked("norms", lambda: _norms(index, rows)))
+        for backend in BACKENDS:
+            checks.append(_checked(f"search by {backend}", partial(_search, index, backend)))
+        checks.append(_checked("store", lambda: _store(index)))
+    return checks
+
+
+def _checked(name: str, test: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, test())
+    except CorruptionError as error:
+        return Check(name, False, error.message)
+
+
+def _checksums(index: OpenIndex) -> str:
+    check_files(index.path, index.manifest, checksums=True)
+    return f"{len(index.manifest.files)} files"
+
+
+def _counts(index: OpenIndex) -> str:
+    counts = index.manifest.counts
+    found = {
+        "records": (index.store.count(RecordRow), counts.indexed),
+        "rejects": (index.store.count(RejectRow), counts.rejected),
+        "missing": (index.store.count(MissingRow), counts.missing),
+    }
+    for table, (rows, expected) in found.items():
+        if rows != expected:
+            raise CorruptionError(f"the store has {rows:,} {table}, the manifest says {expected:,}")
+    limit = f" + {counts.beyond_limit:,} beyond --limit" if counts.beyond_limit else ""
+    return (
+        f"{counts.listed:,} listed = {counts.missing:,} missing{limit} + "
+        f"{counts.indexed:,} indexed + {counts.rejected:,} rejected"
+    )
+
+
+def _keys(index: OpenIndex) -> str:
+    if len(index.keys) > 1 and not (np.diff(index.keys) > 0).all():
+        raise CorruptionError("the keys beside the vectors are not unique and ascending")
+    if not np.array_equal(index.store.keys(), index.keys):
+        raise CorruptionError("the keys beside the vectors differ from the keys of the store")
+    return "unique, the same in vectors and store"
+
+
+def _norms(index: OpenIndex, rows: NDArray[np.int64]) -> str:
+    worst = 0.0
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        vectors = np.asarray(index.vectors[rows[start : start + _BLOCK_ROWS]], np.float32)
+        deviation = float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max())
+        worst = max(worst, deviation if np.isfinite(deviation) else np.inf)
+    if not worst < _NORM_TOLERANCE:
+        raise CorruptionError(f"a vector's length differs from 1 by {worst:.2g}")
+    return f"{len(rows):,} vectors, length 1 within {worst:.1g}"
+
+
+def _search(index: OpenIndex, backend_name: BackendName) -> str:
+    """Check recall against brute force, and that a record's own vector finds the record, or its equal."""
+    try:
+        backend = open_backend(index.path, index.vectors, backend_name)
+    except NotSetUpError as error:
+        return f"skipped: {error.message}"
+    result = measure(backend, index.vectors)
+    if (recall := result["recall_at_10"]) < 1:
+        raise CorruptionError(f"recall at 10 is {recall:.3f} against brute force")
+    rows = np.random.default_rng(1).choice(len(index.keys), min(50, len(index.keys)), replace=False)
+    queries = np.asarray(index.vectors[rows], np.float32)
+    top = backend.search(queries, 1)[1][:, 0]
+    if not np.allclose(np.asarray(index.vectors[top], np.float32), queries, atol=2e-3):
+        raise CorruptionError("a record's own vector does not find the record")
+    return f"recall at 10 is 1, {len(rows)} records find themselves, one query {result['latency_ms_p50']:.1f} ms"
+
+
+def _store(index: OpenIndex) -> str:
+    if problem := index.store.integrity_problem():
+        raise CorruptionError(f"SQLite's integrity check says: {problem}")
+    return "integrity check passed"

@@ -1,0 +1,1 @@
+"""From a question to hits. Reads an index; never writes one."""

@@ -1,0 +1,167 @@
+"""`fgclep search`, `similar` and `show` as a user and as a script meet them."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli import main
+from tests.retrieval.fakes import SIZE, FakeEncoder, write_index
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(fgclep_home: Path, toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the program on the toy index; returns exit code, stdout and stderr."""
+    monkeypatch.setenv("FGCLEP_INDEX", str(toy))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr("retrieval.encoder.BundleEncoder", lambda *arguments: FakeEncoder())
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = main.run(list(words))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "v1"
+    write_index(path)
+    return path
+
+
+def test_the_table_tells_people_what_was_found(run: Run) -> None:
+    code, out, err = run("search", "1 0 0 0", "-n", "3", "--age", "40:")
+    assert code == 0
+    lines = [line.rstrip() for line in out.splitlines() if line.strip()]
+    assert lines[0].startswith("'1 0 0 0'  ·  index toy  ·  ") and lines[0].endswith("age 40:")
+    assert lines[1].split() == ["#", "score", "pct", "record", "age/sex", "QRS", "report"]
+    assert re.match(r"1 +\d\.\d\d +\d+\.\d +synthetic:3-\d+ +\d+ [FM] +\d+", lines[3].strip())
+    assert "Low voltage [limb]" in out  # not taken for markup
+    assert re.search(r"Next: fgclep show synthetic:3-\d+ --plot ecg.png", err)
+
+
+def test_off_a_terminal_nothing_is_cropped_and_columns_is_honoured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = run("search", "1 0 0 0")[1]
+    assert all(len(re.findall(r"synthetic:3-\d+", line)) <= 1 for line in wide.splitlines())
+    assert len([line for line in wide.splitlines() if "synthetic:" in line]) == 10
+    assert "…" not in wide
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = run("search", "1 0 0 0")[1]
+    table = narrow[narrow.index(" # ") if " # " in narrow else narrow.index("#") :]
+    assert max(len(line.rstrip()) for line in table.splitlines()) <= 60
+    assert "…" not in narrow
+
+
+def test_every_machine_format_tells_the_same_hits(run: Run) -> None:
+    words = ("search", "1 0 0 0", "-n", "7", "--where", "qrs >= 100", "--per-patient", "1")
+    document = json.loads(run(*words, "--json")[1])
+    records = [hit["record"] for hit in document["hits"]]
+    assert document["schema"] == 1 and document["considered"] == 60 and len(records) == 7
+    assert document["query"]["filters"] == {"where": "qrs >= 100"} and "demo" not in document
+    lines = [json.loads(line) for line in run(*words, "--jsonl")[1].splitlines()]
+    assert lines == document["hits"]
+    table = list(csv.DictReader(run(*words, "--csv")[1].splitlines()))
+    assert [row["record"] for row in table] == records and table[0]["report"] in {
+        "",
+        "Sinus rhythm | Low voltage [limb]",
+    }
+    assert run(*words, "--ids")[1].split() == records
+
+
+def test_two_formats_at_once_are_refused(run: Run) -> None:
+    code, out, err = run("search", "1 0 0 0", "--csv", "--ids")
+    assert (code, out) == (2, "") and "--csv and --ids exclude each other" in err
+
+
+def test_talk_never_goes_to_stdout_and_can_be_silenced(run: Run) -> None:
+    words = ("search", "1 0 0 0", "-n", "1000", "--ids")
+    code, out, err = run(*words)
+    assert code == 0 and len(out.split()) == SIZE
+    assert f"{SIZE} of 1000: the index holds only {SIZE} records" in err
+    assert run("-q", *words) == (0, out, "")
+
+
+def test_similar_is_search_by_example(run: Run) -> None:
+    by_alias = run("similar", "synthetic:3-5", "--sex", "F", "--json")
+    assert by_alias[0] == 0
+    assert json.loads(by_alias[1]) == json.loads(run("search", "--like", "1005", "--sex", "F", "--json")[1]) | {
+        "query": json.loads(by_alias[1])["query"]
+    }
+    assert [hit["score"] for hit in json.loads(by_alias[1])["hits"]] == [None] * 10
+    people = run("similar", "1005")[1]
+    assert "score" not in people and " sim " in people
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["search"], 2, "nothing to search for"),
+        (["search", " "], 2, "The query is empty"),
+        (["search", "1 0 0 0", "--where", "agee > 3"], 2, "Did you mean 'age"),
+        (["search", "1 0 0 0", "--age", "40"], 2, "--age is '40', expected LOW:HIGH"),
+        (["search", "1 0 0 0", "-n", "0"], 2, "at least 1"),
+        (["search", "--like", "nobody"], 2, "neither a record or study id"),
+        (["search", "1 0 0 0", "--index", "nowhere"], 3, "nowhere"),
+        (["search", "1 0 0 0", "--where", "age > 200", "--fail-empty"], 4, "None of 80 records"),
+        (["show", "nobody"], 2, "neither a record or study id"),
+        (["show", "1005", "--plot", "ecg.gif"], 2, ".png, .svg, .pdf"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_leaves_nothing_behind(
+    run: Run, words: list[str], code: int, says: str
+) -> None:
+    found, out, err = run(*words)
+    assert found == code and says in err and "error: " in err and "Traceback" not in err
+    assert not list(Path.cwd().iterdir())
+    if "--fail-empty" not in words:
+        assert out == ""
+
+
+def test_zero_hits_are_no_error(run: Run) -> None:
+    code, out, err = run("search", "1 0 0 0", "--where", "age > 200")
+    assert code == 0 and "0 of 80 records ranked" in out and "no record matches the filters" in err
+
+
+def test_a_wild_where_cannot_touch_the_store(run: Run, toy: Path) -> None:
+    before = (toy / "store.sqlite").read_bytes()
+    attacks = ["sex = 'F'; drop table records", "sex = 'F'' or 1=1 --'", "report like '%'') union select 1 --'"]
+    for attack in attacks:
+        run("search", "1 0 0 0", "--where", attack)
+        run("search", "1 0 0 0", "--report-has", attack)
+        run("search", "1 0 0 0", "--tag", attack)
+    assert (toy / "store.sqlite").read_bytes() == before
+
+
+def test_search_draws_and_exports_what_it_found(run: Run, fgclep_home: Path) -> None:
+    words = ("search", "1 0 0 0", "-n", "2", "--plot", "pictures", "--export", "cases")
+    code, _, err = run(*words)
+    assert code == 0 and "Drew 2 pictures in pictures" in err and "Exported 2 hits to cases" in err
+    assert len(list(Path("pictures").glob("*.png"))) == 2
+    assert len(json.loads(Path("cases/hits.json").read_text(encoding="utf-8"))["hits"]) == 2
+    code, out, err = run(*words)
+    assert (code, out) == (2, "") and "cases already exists" in err
+
+
+def test_show_tells_everything_and_draws(run: Run) -> None:
+    code, out, err = run("show", "1005", "--plot", "new/ecg.svg")
+    assert code == 0 and "Drew new/ecg.svg" in err
+    shown = dict(line.split(maxsplit=1) for line in out.splitlines() if line.strip())
+    assert shown["record"] == "synthetic:3-5" and shown["flags"] == "nan-filled" and shown["tags"] == "SR"
+    assert "qrs duration     85 ms" in out and "Low voltage [limb]" in out
+    assert "synthetic:3-5" in Path("new/ecg.svg").read_text(encoding="utf-8")
+    document = json.loads(run("show", "synthetic:3-5", "--json")[1])
+    assert document["schema"] == 1 and document["record"]["qrs_duration_ms"] == 85.0
+
+
+def test_show_reads_a_file_that_is_in_no_index(run: Run, shared_data: Path) -> None:
+    header = next((shared_data / "ptbxl" / "records500").rglob("*.hea"))
+    code, out, _ = run("show", str(header), "--plot", "ecg.png")
+    assert code == 0 and f"wfdb:{header.stem}" in out and "500 Hz, 10.0 s" in out
+    assert Path("ecg.png").stat().st_size > 20_000

@@ -1,0 +1,78 @@
+"""The store gives back what was put in, finds words in reports, and cannot be written once published."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import DatabaseError
+
+from fgclep.errors import CorruptionError
+from fgclep.record import Measurements, RecordInfo
+from indexer.rows import record_row
+from indexer.store import MissingRow, Store, SubjectRow, open_store, write_store
+
+
+def info(number: int) -> RecordInfo:
+    return RecordInfo(
+        record_id=f"fake:{number}",
+        dataset="fake",
+        subject_id=f"s{number // 2}",
+        study_id=str(number),
+        path=f"a/{number}",
+        report_lines=("Überleitungsstörung", f"line {number}"),
+        tags=("SR", f"T{number}"),
+        measurements=Measurements(qrs_duration_ms=90.5),
+        extra={"device": "Gerät"},
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    folder = tmp_path / "odd name ?#% ü"  # characters that mean something in a database URL
+    folder.mkdir()
+    rows = (record_row(3 * i, info(i), fs_hz=500, duration_s=10, flags=("one", "two")) for i in range(5000))
+    rejects = [{"record_id": "fake:x", "path": "a/x", "reason": "nan", "detail": "only NaN"}]
+    write_store(folder / "store.sqlite", rows, rejects, ["fake:gone"])
+    with open_store(folder / "store.sqlite") as opened:
+        yield opened
+
+
+def test_gives_back_every_column_in_the_order_asked(store: Store) -> None:
+    found = store.records([2997, 0, 4, 14997])
+    assert list(found) == [2997, 0, 14997]
+    row = found[2997]
+    assert (row["record_id"], row["subject_id"], row["report"]) == ("fake:999", "s499", "Überleitungsstörung\nline 999")
+    assert (row["qrs_duration_ms"], row["qtc_ms"], row["age_years"]) == (90.5, None, None)
+    assert (row["flags"], row["extra"], row["tags"]) == ("one\ntwo", '{"device": "Gerät"}', ["SR", "T999"])
+
+
+def test_more_keys_than_sqlite_has_variables(store: Store) -> None:
+    assert list(store.records(store.keys().tolist() * 20)) == store.keys().tolist()
+
+
+def test_finds_records_words_subjects_and_rejects(store: Store) -> None:
+    assert store.key_of("fake:7") == 21
+    assert store.key_of("fake:none") is None
+    assert store.rejects() == [{"record_id": "fake:x", "path": "a/x", "reason": "nan", "detail": "only NaN"}]
+    with store.engine.connect() as connection:
+        words = text("SELECT rowid FROM reports_fts WHERE reports_fts MATCH 'überleitungsstörung AND 4711'")
+        assert connection.scalars(words).all() == [3 * 4711]
+        subject = select(SubjectRow.records).where(SubjectRow.subject_id == "s7")
+        assert connection.scalar(subject) == 2
+        assert connection.scalars(select(MissingRow.record_id)).all() == ["fake:gone"]
+
+
+def test_is_one_sound_file_that_nobody_can_write(store: Store) -> None:
+    assert [path.name for path in store.path.parent.iterdir()] == ["store.sqlite"]
+    assert store.integrity_problem() is None
+    with store.engine.connect() as connection, pytest.raises(DatabaseError, match="readonly"):
+        connection.execute(text("DELETE FROM records"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"this is no database" * 100])
+def test_refuses_a_file_that_is_no_store(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CorruptionError, match=r"store\.sqlite is not a readable index store"):
+        open_store(path)
