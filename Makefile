@@ -1,7 +1,9 @@
 # make demo: install and search the built-in demo.   make test: the whole suite.   make lint: ruff and mypy.
-# make bench: every speed claim, measured on this machine.   Any Python from 3.11 on: make demo PYTHON=python3.12
+# make bench: speed on this machine, on synthetic ECGs or on yours: make bench DATA=PATH
+# Any Python from 3.11 on will do: make demo PYTHON=python3.12
 
 PYTHON ?= python3
+DATA ?= build/bench-ecgs
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
@@ -19,8 +21,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-test
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.installed-test $(DATA)
+	$(BIN)/python benchmarks/read_records.py $(DATA)
+
+build/bench-ecgs: | $(VENV)/.installed
+	$(BIN)/fgclep data synth $@ -n 500 --seed 7
 
 clean:
 	rm -rf $(VENV) demo-output build dist

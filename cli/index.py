@@ -203,8 +203,9 @@ def _announce(plan: "BuildPlan") -> str:
     dataset, reference = plan.dataset, plan.embedder.model
     rate = f" at {dataset.fs_hz} Hz" if dataset.fs_hz else ""
     missing = f"; the files of {len(dataset.missing):,} listed records are missing" if dataset.missing else ""
+    doing = "Going on with" if plan.continues else "Building"
     return (
-        f"Building index {plan.name}: {plan.total:,} records of {dataset.name}{rate} in {dataset.root}{missing}; "
+        f"{doing} index {plan.name}: {plan.total:,} records of {dataset.name}{rate} in {dataset.root}{missing}; "
         f"model {reference.name} [{reference.fingerprint}], {plan.embed.workers} reading processes, "
         f"up to {plan.disk_bytes / 1e6:,.1f} MB of disk in {plan.directory}."
     )

@@ -173,6 +173,8 @@ def _report(problem: Exception, as_json: bool) -> int:
     if isinstance(problem, BrokenPipeError):  # the reader of our output went away: nothing to tell, nobody to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush complains
         return 1
+    if isinstance(problem, TyperException) and not problem.format_message():
+        return 0  # a group without a command: Typer printed its help page and has nothing to complain of
     if settings.debug() or logging.getLogger("cli").isEnabledFor(logging.DEBUG):
         traceback.print_exception(problem)
     error = _explain(problem)

@@ -171,7 +171,7 @@ def _print_result(result: "Result", output: OutputFormat, *, demo: bool, detaile
 def _caption(result: "Result", detailed: bool) -> str:
     """Say what was asked, of which index, and how many records were ranked."""
     query = result.query
-    given = ", ".join(f"{name} {value}" for name, value in query.filters.given().items())
+    given = "  ".join(f"{name.replace('_', '-')} {value}" for name, value in _flat(query.filters.given()))
     asked = repr(query.text) if query.text and not query.like else result.plan
     parts = [asked, f"index {result.index['name']}", f"{result.considered:,} of {result.total:,} records ranked"]
     if given:
@@ -179,6 +179,11 @@ def _caption(result: "Result", detailed: bool) -> str:
     if detailed:
         parts.append(f"model {result.index['model_fingerprint']}, version {result.index['version']}")
     return "  ·  ".join(parts)
+
+
+def _flat(given: dict[str, object]) -> list[tuple[str, object]]:
+    """Name every given filter once per value."""
+    return [(name, one) for name, value in given.items() for one in (value if isinstance(value, list) else [value])]
 
 
 def _table(result: "Result", detailed: bool) -> "Table":
@@ -221,7 +226,7 @@ def _report(hit: "Hit", query: str | None) -> "Text":
     """Return the report on one line, words of the query in bold."""
     from rich.text import Text
 
-    text = Text("; ".join(hit.row["report"].splitlines()))
+    text = Text("; ".join(" ".join(line.split()) for line in hit.row["report"].splitlines()))
     words = [word for word in re.findall(r"\w+", query or "") if len(word) > 2]
     if words:
         text.highlight_regex(rf"(?i)\b(?:{'|'.join(map(re.escape, words))})\b", "bold")

@@ -18,7 +18,8 @@ def canonical_lead(name: str) -> str | None:
     """Return the canonical spelling of a lead name, or None if it names none of the twelve leads."""
     folded = name.strip().casefold()
     for prefix in ("lead", "ecg"):
-        folded = folded.removeprefix(prefix).strip(" _-")
+        if folded.startswith(prefix):
+            folded = folded.removeprefix(prefix).strip(" _-")
     return _BY_FOLDED_NAME.get(folded)
 
 

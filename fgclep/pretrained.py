@@ -37,7 +37,8 @@ class Calibration:
 
     def score(self, similarity: NDArray[np.floating]) -> NDArray[np.float32]:
         """Map cosines to the estimated probability that the finding is present."""
-        return (1 / (1 + np.exp(-(self.slope * similarity + self.offset)))).astype(np.float32)
+        probability = 1 / (1 + np.exp(-(self.slope * np.asarray(similarity, np.float64) + self.offset)))
+        return probability.astype(np.float32)
 
 
 def shipped_models() -> list[str]:
@@ -91,9 +92,11 @@ def load_model(path: str | Path, device: str = "cpu") -> "FGCLEPModel":
     import torch
     from safetensors import SafetensorError
     from transformers import PreTrainedTokenizerFast
+    from transformers.utils.logging import disable_progress_bar
 
     from fgclep.models.dual_encoder import FGCLEPModel
 
+    disable_progress_bar()
     path = Path(path)
     bundle_fingerprint(path)
     try:
@@ -126,7 +129,9 @@ def save_bundle(
 
     path.mkdir(parents=True, exist_ok=True)
     state = {
-        name: tensor.detach().to("cpu", torch.float16 if half and tensor.is_floating_point() else tensor.dtype).contiguous()
+        name: tensor.detach()
+        .to("cpu", torch.float16 if half and tensor.is_floating_point() else tensor.dtype)
+        .contiguous()
         for name, tensor in model.state_dict().items()
     }
     save_file(state, path / WEIGHTS_NAME, metadata={"format": "pt"})

@@ -225,7 +225,7 @@ def _scale_to_mv(waveform: NDArray[np.float32], units: tuple[str, ...], names: t
 
 
 def _is_bare_name(name: str) -> bool:
-    return Path(name).name == name
+    return Path(name).name == name and name not in (".", "..")
 
 
 def _read_by_wfdb(

@@ -137,8 +137,9 @@ def _write_store(path: Path, staging: Staging, shards: int, missing: Sequence[st
 
 def _write_faiss(path: Path, vectors: Vectors) -> None:
     try:
-        from indexer.backends.faiss_flat import write_faiss_index
+        from indexer.backends.faiss_flat import FaissFlat, write_faiss_index
     except ImportError:
         logger.info("faiss is not installed: the index is built without %s and searched by numpy.", path.name)
         return
     write_faiss_index(vectors, path)
+    self_test(FaissFlat(path, vectors), vectors)

@@ -22,6 +22,8 @@ from indexer.manifest import Counts, DatasetRef
 from indexer.publish import become_default, build_lock, point_to, publish
 from indexer.staging import Staging
 
+_MISSING_BYTES = 60
+_EMPTY_BYTES = 500_000
 SHARD_SIZE = 2048
 MAX_REJECT_RATE = 0.2
 _ROW_BYTES = 3000  # of one record in the staged rows, the store and its full-text index together; measured generously
@@ -47,6 +49,16 @@ class BuildPlan:
         return index_dir(self.home, self.name)
 
     @property
+    def staging(self) -> Staging:
+        """Where the build keeps finished shards."""
+        return Staging(self.directory / "staging")
+
+    @property
+    def continues(self) -> bool:
+        """Tell whether an unfinished build is there to go on with."""
+        return self.resume and self.staging.unfinished
+
+    @property
     def total(self) -> int:
         """Records that will be read."""
         return total_records(self.dataset, self.embed.limit)
@@ -55,7 +67,7 @@ class BuildPlan:
     def disk_bytes(self) -> int:
         """Space the build needs at most: shards, joined vectors and the derived index, and the rows."""
         width = self.embedder.model.dim * (2 if self.embed.dtype == "float16" else 4)
-        return self.total * (3 * width + _ROW_BYTES)
+        return self.total * (3 * width + _ROW_BYTES) + _MISSING_BYTES * len(self.dataset.missing) + _EMPTY_BYTES
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the vectors: an unfinished build is only continued with the same."""
@@ -175,7 +187,7 @@ def run_build(plan: BuildPlan, progress: Callable[[Tally], None] | None = None) 
     Returns:
         The published version's directory.
     """
-    staging = Staging(plan.directory / "staging")
+    staging = plan.staging
     again = "Repeat the same command to go on from the finished shards."
     try:
         with build_lock(plan.directory):

@@ -19,6 +19,10 @@ STORE = "store.sqlite"
 FAISS = "index.faiss"
 _REBUILD = "Restore the index from a copy, or build it again with `fgclep index build`."
 
+# Below this numpy answers within milliseconds and spares the import of FAISS; above, FAISS is as fast with float32
+# and several times faster with float16 (benchmarks/search_backends.py).
+_FAISS_FROM_ROWS = 50_000
+
 BackendName = Literal["auto", "numpy", "faiss"]
 BACKENDS: tuple[BackendName, ...] = ("numpy", "faiss")
 
@@ -47,7 +51,7 @@ def open_index(path: Path, *, verify_checksums: bool = False, backend: BackendNa
     Args:
         path: the version directory (see `indexer.home.resolve_index`).
         verify_checksums: read every file and compare its SHA-256; sizes and counts are always compared.
-        backend: `faiss`, `numpy`, or `auto`: FAISS where it is installed and keeps up with numpy.
+        backend: `faiss`, `numpy`, or `auto`: FAISS for large indexes where it is installed.
 
     Raises:
         CorruptionError: if a file is missing, damaged, or the counts of vectors, keys and records differ.
@@ -122,10 +126,7 @@ def check_files(path: Path, manifest: IndexManifest, *, checksums: bool) -> None
 
 def open_backend(path: Path, vectors: Vectors, backend: BackendName = "auto") -> Backend:
     """Open the search backend of a version directory; see `open_index`."""
-    if backend == "numpy":
-        return NumpyMatmul(vectors)
-    if backend == "auto" and vectors.dtype == np.float32:
-        # Measured: a memory-mapped float32 product is no slower than flat FAISS, and spares the import.
+    if backend == "numpy" or (backend == "auto" and len(vectors) < _FAISS_FROM_ROWS):
         return NumpyMatmul(vectors)
     try:
         from indexer.backends.faiss_flat import FaissFlat

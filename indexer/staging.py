@@ -91,6 +91,11 @@ class Staging:
         write_durably(self._plan, json.dumps({"version": version, "plan": wanted}, indent=1).encode())
         return version
 
+    @property
+    def unfinished(self) -> bool:
+        """Tell whether an unfinished build is there."""
+        return self._read_plan() is not None
+
     def discard(self) -> None:
         """Remove everything; the plan goes first, so that half a removal is no resumable build."""
         self._plan.unlink(missing_ok=True)

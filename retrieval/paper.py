@@ -267,7 +267,7 @@ def _header_lines(record: EcgRecord, title: str) -> list[tuple[str, str]]:
     lines = [(textwrap.shorten(title, 140, placeholder=" ..."), "title")] if title else []
     lines.append((info.record_id, "id"))
     lines.append(("   ".join(part for part in (_person_text(info), _measurement_text(info)) if part), "plain"))
-    report = " ".join(line.strip().rstrip(".") + "." for line in info.report_lines if line.strip())
+    report = " ".join(" ".join(line.split()).rstrip(".") + "." for line in info.report_lines if line.strip())
     wrapped = textwrap.wrap(report, _REPORT_COLUMNS, max_lines=_REPORT_LINES, placeholder=" ...")
     lines.extend((line, "plain") for line in wrapped or ["no report"])
     if record.flags:

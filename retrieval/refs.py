@@ -35,7 +35,7 @@ def resolve_ref(index: OpenIndex, ref: str) -> int | Path:
     if studies:
         raise UsageError(
             f"{ref!r} is the study id of several records: {', '.join(row.record_id for row in studies)}.",
-            "Give the full record id.",
+            f"fgclep show {studies[0].record_id}",
         )
     path = Path(ref).expanduser()
     base = path.with_suffix("") if path.suffix in {".hea", ".dat", ".mat"} else path
@@ -44,5 +44,5 @@ def resolve_ref(index: OpenIndex, ref: str) -> int | Path:
     raise UsageError(
         f"{ref!r} is neither a record or study id of index {index.manifest.name} (its records are called like "
         f"{example}) nor the path of a WFDB file (no {base}.hea).",
-        "fgclep search TEXT --ids lists records.",
+        "fgclep search TEXT --ids",
     )

@@ -17,10 +17,10 @@ from sqlalchemy import select
 from indexer.backends.base import rounding_margin
 from indexer.open import OpenIndex
 from retrieval.encoder import QueryEncoder, Vector
-from retrieval.filters import RECORDS
 from retrieval.query import Query
 from retrieval.refs import resolve_ref
 from retrieval.waveforms import read_file
+from retrieval.where import RECORDS
 
 WEAK_SCORE = 0.2
 """A best hit scored below this means that nothing resembles the query: the finding is four times likelier absent."""

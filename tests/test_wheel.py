@@ -48,7 +48,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel: Path) -> None
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".orig"))]
 
 
-def test_every_tracked_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
+def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
     shipped = set(zipfile.ZipFile(wheel).namelist())
     here = {
         path.relative_to(ROOT).as_posix()

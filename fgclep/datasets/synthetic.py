@@ -27,7 +27,7 @@ MIMIC_LEADS: tuple[str, ...] = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2
 """Lead order of MIMIC-IV-ECG's files: aVF before aVL."""
 
 # Seventeen people give twenty records: one has two, one has three.
-_PERSON = (0, 0, 1, 1, 1, *range(2, 17))
+_PERSON: tuple[int, ...] = (0, 0, 1, 1, 1, *range(2, 17))
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _quantised_twelve(independent: NDArray[np.float32], case: Case) -> NDArray[n
     Steps are taken on the independent leads and on the halves first, so III stays exact and the augmented
     leads are at most half a step away from Goldberger's formulas.
     """
-    matrix = (lead_matrix(case)).astype(np.float32)
+    matrix = lead_matrix(case).astype(np.float32)
     shown = matrix @ independent
     steps = np.rint(shown * UNITS_PER_MV)
     steps[2] = steps[1] - steps[0]
@@ -207,7 +207,7 @@ def _machine_row(info: RecordInfo, fs_hz: int) -> list[str | int | None]:
     def whole(value: float | None) -> int:
         return _MISSING if value is None else round(value)
 
-    qrs_onset = 300
+    qrs_onset = 400  # ms from the start of the carts' averaged beat
     p_onset = None if m.pr_interval_ms is None else qrs_onset - m.pr_interval_ms
     p_end = None if m.pr_interval_ms is None else qrs_onset - max(m.pr_interval_ms - 100, 10)
     reports = [*info.report_lines[:_REPORT_COLUMNS], *[""] * (_REPORT_COLUMNS - len(info.report_lines))]

@@ -24,9 +24,9 @@ _FORM = (
 )  # fmt: skip
 _RHYTHM = ("SR", "AFIB", "STACH", "SARRH", "SBRAD", "PACE", "SVARR", "BIGU", "AFLT", "SVTAC", "PSVT", "TRIGU")
 _DIAGNOSTIC = (
-    "NDT", "NST", "DIG", "LNGQT", "NORM", "IMI", "ASMI", "LVH", "LAFB", "ISC", "IRBBB", "1AVB", "IVCD", "ISCAL", "CRBBB",
-    "CLBBB", "ILMI", "LAO", "AMI", "ALMI", "ISCIN", "INJAS", "LMI", "ISCIL", "LPFB", "ISCAS", "INJAL", "ISCLA", "RVH",
-    "ANEUR", "RAO", "EL", "WPW", "ILBBB", "IPLMI", "ISCAN", "IPMI", "SEHYP", "INJIN", "INJLA", "PMI", "3AVB", "INJIL",
+    "NDT", "NST", "DIG", "LNGQT", "NORM", "IMI", "ASMI", "LVH", "LAFB", "ISC", "IRBBB", "1AVB", "IVCD", "ISCAL",
+    "CRBBB", "CLBBB", "ILMI", "LAO", "AMI", "ALMI", "ISCIN", "INJAS", "LMI", "ISCIL", "LPFB", "ISCAS", "INJAL", "ISCLA",
+    "RVH", "ANEUR", "RAO", "EL", "WPW", "ILBBB", "IPLMI", "ISCAN", "IPMI", "SEHYP", "INJIN", "INJLA", "PMI", "3AVB", "INJIL",
     "2AVB",
 )  # fmt: skip
 

@@ -14,7 +14,11 @@ _INPUT_100HZ = {"fs_hz": 100, "n_samples": 1000, "lowpass_hz": 40.0, "center": "
 ECG_PRESETS: dict[str, dict[str, Any]] = {
     "resnet1d-18": {"ecg": _RESNET18, "pool": "attention", "input": _INPUT_500HZ},
     "resnet1d-50": {"ecg": _RESNET50, "pool": "attention", "input": _INPUT_500HZ},
-    "vit1d": {"ecg": {"arch": "vit1d", "width": 192, "depth": 12, "windows": 10}, "pool": "mean", "input": _INPUT_500HZ},
+    "vit1d": {
+        "ecg": {"arch": "vit1d", "width": 192, "depth": 12, "windows": 10},
+        "pool": "mean",
+        "input": _INPUT_500HZ,
+    },
     "small": {
         "ecg": {**_RESNET18, "widths": [64, 128, 192, 320], "kernel": 5},
         "pool": "mean-max-amplitude",

@@ -20,8 +20,9 @@ EMBEDDING_BATCH = 256
 class EcgEncoder(nn.Module):
     """ECG tower, pooling and projection.
 
-    `mean-max-amplitude` joins mean and maximum over time (a single ectopic beat survives the maximum) with the logarithms
-    of each lead's peak-to-peak and standard deviation, which BatchNorm would otherwise blur: voltage findings need them.
+    `mean-max-amplitude` joins mean and maximum over time (a single ectopic beat survives the maximum) with the
+    logarithms of each lead's peak-to-peak and standard deviation, which BatchNorm would otherwise blur: voltage
+    findings need them.
     """
 
     def __init__(self, config: FGCLEPConfig) -> None:
@@ -40,7 +41,7 @@ class EcgEncoder(nn.Module):
             self.reduce = nn.Conv1d(channels, 256, 1)
             self.attention_pool = AttentionPool(256, self.tower.steps(config.n_samples), heads=4, dim=config.dim)
         elif config.pool == "mean":
-            self.project = nn.Linear(channels, config.dim, bias=False)
+            self.project: nn.Module = nn.Linear(channels, config.dim, bias=False)
         elif config.pool == "mean-max-amplitude":
             self.amplitude = nn.Sequential(nn.BatchNorm1d(24), nn.Linear(24, 64), nn.GELU())
             self.project = nn.Sequential(nn.Dropout(0.25), nn.Linear(2 * channels + 64, config.dim))
@@ -112,7 +113,7 @@ class FGCLEPModel(PreTrainedModel):
         if self.config.text_pool == "cls":
             return hidden[:, 0]
         mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-        return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+        return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)  # an empty text has no token
 
     def project_text(self, features: Tensor) -> Tensor:
         """Map pooled features (B, hidden) to unit-norm float32 (B, dim)."""

@@ -77,7 +77,7 @@ class ResNet1d(nn.Module):
         self, block: str, depths: tuple[int, ...], widths: tuple[int, ...], kernel: int = 3, leads: int = 12
     ) -> None:
         super().__init__()
-        block_class = {"basic": BasicBlock, "bottleneck": Bottleneck}[block]
+        block_class: type[BasicBlock] | type[Bottleneck] = BasicBlock if block == "basic" else Bottleneck
         self.stem = nn.Sequential(
             nn.Conv1d(leads, widths[0], 7, 2, 3, bias=False), nn.BatchNorm1d(widths[0]), nn.ReLU()
         )

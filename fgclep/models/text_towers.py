@@ -50,8 +50,8 @@ def prune_vocabulary(
 ) -> "PreTrainedTokenizerFast":
     """Drop word pieces that ECG talk does not need; half of a small tower is its embedding table.
 
-    Kept are the special tokens, all pieces of up to two characters, the pieces of `texts`, and the `keep_frequent` first
-    of the vocabulary (WordPiece orders it by frequency). The model's embedding is cut in place.
+    Kept are the special tokens, all pieces of up to two characters, the pieces of `texts`, and the `keep_frequent`
+    first of the vocabulary (WordPiece orders it by frequency). The model's embedding is cut in place.
 
     Args:
         model: a BERT-like tower with word embeddings.

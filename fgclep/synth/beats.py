@@ -197,7 +197,8 @@ def _scarred(rng: np.random.Generator, qrs: Waves, case: Case) -> Waves:
         weights = qrs.weights
         qrs = replace(qrs, local=qrs.local + np.where(early & (weights > 0), weights * (loss - 1), 0.0))
         if region == "PO":
-            qrs = qrs.plus(local_wave(4, 14, 15, -leads * depth * 1.7))
+            # The mirror image of an anterior Q: a broad tall R in V1-V3.
+            qrs = qrs.plus(local_wave(6, 15, 18, -leads * (0.35 + 1.9 * depth)))
         else:
             qrs = qrs.plus(local_wave(-21, 10, 13, -leads * depth))
     return qrs
@@ -253,6 +254,12 @@ def _p(rng: np.random.Generator, case: Case) -> Waves:
     return p.stretched(float(rng.uniform(0.9, 1.08)))
 
 
+def _limited(qrs: Waves, most_mv: float) -> Waves:
+    """Scale down a complex whose largest deflection no heart would give."""
+    grid: Floats = np.arange(-0.06, 0.08, 0.004)
+    return qrs.scaled(min(1.0, most_mv / float(np.abs(qrs.sample(grid)).max())))
+
+
 def _lowered(qrs: Waves, voltage: str) -> Waves:
     """Scale leads down to low voltage: limb leads below 0.5 mV, chest leads below 1.0 mV peak to peak."""
     if voltage == "normal":
@@ -277,7 +284,7 @@ def build_beat(rng: np.random.Generator, case: Case, rr_s: float) -> Beat:
         case: what the record shall show.
         rr_s: mean RR interval in seconds, which sets QT.
     """
-    qrs = _lowered(_qrs(rng, case), case.voltage)
+    qrs = _lowered(_limited(_qrs(rng, case), float(rng.uniform(2.6, 3.6))), case.voltage)
     p = _p(rng, case)
     if case.voltage in ("low", "low-limb"):
         p = p.scaled(0.75)

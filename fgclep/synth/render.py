@@ -12,6 +12,8 @@ from fgclep.synth.waves import LEAD_FIELD, Floats, Waves, add_beats, dipole_wave
 
 _ATRIAL_SPIKE = (-0.10, 0.35, 0.05)
 _VENTRICULAR_SPIKE = (0.25, -0.70, -0.15)
+# The right atrium lies under V1, so its waves fade quickly towards V3.
+_NEAR_V1: Floats = np.array([0, 0, 0.7, 0.3, 0.1, 0, 0, 0])
 
 
 def render(rng: np.random.Generator, case: Case, beat: Beat, timeline: Timeline, fs_hz: int) -> NDArray[np.float32]:
@@ -82,8 +84,9 @@ def _fibrillation(rng: np.random.Generator, fs_hz: int) -> NDArray[np.float32]:
         swell = 1 + 0.45 * np.sin(2 * np.pi * rng.uniform(0.2, 0.6) * coarse + rng.uniform(0, 2 * np.pi))
         phase = 2 * np.pi * np.interp(fine, coarse, wander)
         waves.append(np.interp(fine, coarse, swell) * np.sin(phase + 0.35 * np.sin(phase)))
-    dipole = np.array([[0.05], [0.42], [-0.75]]) + rng.normal(0, 0.18, (3, 3))
-    return np.asarray(LEAD_FIELD @ (dipole * size) @ np.array(waves), dtype=np.float32)
+    dipole = np.array([[0.05], [0.45], [-0.25]]) + rng.normal(0, 0.15, (3, 3))
+    leads = LEAD_FIELD @ dipole + _NEAR_V1[:, None] * rng.uniform(0.3, 1.1)
+    return np.asarray(leads * size @ np.array(waves), dtype=np.float32)
 
 
 def _flutter(rng: np.random.Generator, hz: float, start_s: float, fs_hz: int) -> NDArray[np.float32]:
@@ -94,7 +97,5 @@ def _flutter(rng: np.random.Generator, hz: float, start_s: float, fs_hz: int) ->
     size = rng.uniform(0.09, 0.19)
     in_front = np.sin(phase + 0.6) + 0.3 * np.sin(2 * phase)
     inferior = LEAD_FIELD @ (np.array([0.03, 1.0, 0.05]) * size)
-    # The right atrium lies under V1, so its waves fade quickly towards V3.
-    near_v1 = np.array([0, 0, 0.7, 0.3, 0.1, 0, 0, 0]) * size
-    signal = np.outer(inferior, saw) + np.outer(near_v1, in_front)
+    signal = np.outer(inferior, saw) + np.outer(_NEAR_V1 * size, in_front)
     return np.asarray(signal, dtype=np.float32)

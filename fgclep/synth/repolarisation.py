@@ -70,7 +70,7 @@ def _t_dipole(rng: np.random.Generator, case: Case, qrs: Waves) -> Floats:
     if case.conduction == "WPW":
         return np.asarray(0.45 * usual + away * rng.uniform(0.05, 0.28))
     if case.conduction == "CRBBB":
-        return usual + np.array([0.05, 0.0, rng.uniform(0.17, 0.3)])
+        return np.asarray(usual + np.array([0.05, 0.0, rng.uniform(0.17, 0.3)]))
     if case.hypertrophy == "LVH-strain":
         return np.array([rng.uniform(-0.34, -0.2), rng.uniform(-0.06, 0.06), rng.uniform(-0.38, -0.22)])
     if case.hypertrophy == "RVH":
@@ -94,8 +94,8 @@ def _regional(rng: np.random.Generator, case: Case, t8: Floats) -> tuple[Floats,
     if case.hypertrophy in ("LVH-strain", "RVH"):
         st8 = st8 + 0.3 * np.where(t8 < 0, t8, 0.35 * t8)
     if case.infarct != "none":
-        for region in INFARCTS[case.infarct]:
-            st8, t8 = _infarcted(rng, case.stage, region, st8, t8)
+        for name in INFARCTS[case.infarct]:
+            st8, t8 = _infarcted(rng, case.stage, name, st8, t8)
         return st8, t8
     item = case.repolarisation
     if item in ISCHAEMIAS:

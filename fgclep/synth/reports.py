@@ -117,9 +117,7 @@ def lead_list(leads: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def write_report(
-    rng: np.random.Generator, truth: Truth, measurements: Measurements, stage: str
-) -> tuple[str, ...]:
+def write_report(rng: np.random.Generator, truth: Truth, measurements: Measurements, stage: str) -> tuple[str, ...]:
     """Return report lines for a record.
 
     Args:

@@ -25,6 +25,7 @@ LIMB = ("I", "II", "III", "aVL", "aVF")
 CHEST = ("V1", "V2", "V3", "V4", "V5", "V6")
 _JUDGED = LIMB + CHEST
 _TERRITORIES = {"ANT": ANTERIOR, "INF": INFERIOR, "LAT": LATERAL}
+_AREA = {"AS": "ANT", "AN": "ANT", "AL": "ANT", "LA": "LAT", "IN": "INF", "IL": "INF", "PO": "ANT"}
 _ARMS_SWAPPED: Floats = np.eye(8)
 _ARMS_SWAPPED[:2, :2] = [[-1, 0], [-1, 1]]
 
@@ -71,7 +72,7 @@ def read_record(case: Case, beat: Beat, timeline: Timeline) -> Reading:
         pr_interval_ms=None if timeline.pr_s is None else 1000 * timeline.pr_s,
         qrs_duration_ms=1000 * (beat.j_s - beat.onset_s),
         qt_interval_ms=qt_ms,
-        qtc_ms=qt_ms / np.sqrt(mean_rr),
+        qtc_ms=qt_ms / mean_rr**0.5,
         p_axis_deg=_axis(beat.p, matrix) if has_p else None,
         qrs_axis_deg=_axis(beat.qrs, matrix),
         t_axis_deg=_axis(beat.t, matrix),
@@ -101,7 +102,7 @@ def find_truth(case: Case, timeline: Timeline, reading: Reading) -> Truth:
     _add_rhythm(truth, case, timeline, reading)
     _add_conduction(truth, case, reading)
     _add_voltage(truth, case, reading)
-    _add_ischaemia(truth, case)
+    _add_ischaemia(truth, case, reading)
     _add_repolarisation(truth, case, reading)
     truth.update(dict.fromkeys(case.artefacts, ()))
     _add_groups(truth)
@@ -252,12 +253,14 @@ def _add_voltage(truth: Truth, case: Case, reading: Reading) -> None:
     truth.update(dict.fromkeys(names, ()))
 
 
-def _add_ischaemia(truth: Truth, case: Case) -> None:
+def _add_ischaemia(truth: Truth, case: Case, reading: Reading) -> None:
     """Add infarction, ischaemia and injury where the measured beat bears the intention out."""
-    seen = {kind: sum(name.startswith(f"{kind}@") for name in truth) for kind in ("STE", "STD", "TINV", "Q")}
+    seen = {kind: sum(name.startswith(f"{kind}@") for name in truth) for kind in ("STD", "TINV")}
     if case.infarct in INFARCTS:
-        shown = seen["Q"] >= 2 or seen["STE"] >= 2 or case.infarct == "PMI" or "PRWP" in truth
-        if shown:
+        areas = {_AREA[region] for region in INFARCTS[case.infarct] if region != "PO"}
+        marked = any(f"{kind}_{area}" in truth for kind in ("Q", "STE") for area in areas)
+        posterior = "STD_ANT" in truth or any(reading.leads[x].r_mv >= reading.leads[x].s_mv for x in ("V1", "V2"))
+        if marked or ("PRWP" in truth and areas == {"ANT"}) or (case.infarct == "PMI" and posterior):
             truth[case.infarct] = ()
         if case.stage == "aneurysm" and "STE_ANT" in truth:
             truth["ANEUR"] = truth["STE_ANT"]
@@ -285,9 +288,10 @@ def _add_repolarisation(truth: Truth, case: Case, reading: Reading) -> None:
         names.append("NST")
     if "INVT" in truth or "LOWT" in truth or "TTALL" in truth or "NDT" in names:
         names.append("TAB")
-    if item == "DIG":
+    depressed = sum(name.startswith("STD@") for name in truth) >= 2
+    if item == "DIG" and depressed:
         names.append("DIG")
-    if item in ("HYPERK", "HYPOK"):
+    if (item == "HYPERK" and "TTALL" in truth) or (item == "HYPOK" and (depressed or "UWAVE" in truth)):
         names.append("EL")
     if item == "BRUG" and "STE@V1" in truth and "STE@V2" in truth:
         names.append("BRUG")

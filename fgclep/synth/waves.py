@@ -125,7 +125,7 @@ class Waves:
         return np.asarray(self.weights @ np.exp(-0.5 * (distance / width) ** 2))
 
 
-def dipole_waves(rows: Sequence[tuple[float, float, float, Sequence[float]]]) -> Waves:
+def dipole_waves(rows: Sequence[tuple[float, float, float, Sequence[float] | Floats]]) -> Waves:
     """Build waves from rows of (centre ms, left ms, right ms, dipole xyz in mV)."""
     timing = np.array([row[:3] for row in rows]) / 1000
     dipole = np.array([row[3] for row in rows], dtype=float).T

@@ -16,8 +16,9 @@ def augment(waveforms: NDArray[np.float32], fs_hz: int, rng: np.random.Generator
         rng: source of randomness.
     """
     batch, leads, samples = waveforms.shape
-    for row, shift in enumerate(rng.integers(-fs_hz // 2, fs_hz // 2 + 1, batch)):
-        waveforms[row] = np.roll(waveforms[row], shift, axis=1)
+    shifts = rng.integers(-fs_hz // 2, fs_hz // 2 + 1, size=(batch,))
+    for row, shift in enumerate(shifts):
+        waveforms[row] = np.roll(waveforms[row], int(shift), axis=1)
     waveforms *= rng.normal(1, 0.02, (batch, 1, 1)).clip(0.96, 1.04).astype(np.float32)
     seconds = np.arange(samples, dtype=np.float32) / np.float32(fs_hz)
     phase = 2 * np.pi * (rng.uniform(0.05, 0.5, (batch, 1, 1)) * seconds + rng.random((batch, leads, 1)))

@@ -5,7 +5,14 @@ from dataclasses import asdict
 import numpy as np
 
 from fgclep import __version__
-from fgclep.evaluation.text_search import TASKS, TaskResult, WordingResult, evaluate_task, evaluate_wordings, wording_drop
+from fgclep.evaluation.text_search import (
+    TASKS,
+    TaskResult,
+    WordingResult,
+    evaluate_task,
+    evaluate_wordings,
+    wording_drop,
+)
 from fgclep.models.dual_encoder import FGCLEPModel
 from fgclep.pretrained import Calibration
 from fgclep.training.coarse import ValidationSet, encode_units

@@ -7,10 +7,13 @@ waveform description find what the plain name finds.
 
 import copy
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,6 +94,8 @@ class CoarseTrainer:
         validation: records that choose the epoch.
         sampler: the text side.
         config: settings.
+        fs_hz: rate of the waveforms.
+        checkpoint: file that holds the state after each epoch; training goes on from it if it exists.
         report: told one line per epoch.
     """
 
@@ -102,18 +107,25 @@ class CoarseTrainer:
         sampler: StatementSampler,
         config: CoarseConfig,
         fs_hz: int,
+        checkpoint: Path,
         report: Callable[[str], None],
     ) -> None:
         self.model, self.data, self.validation, self.sampler = model, data, validation, sampler
         self.config, self.fs_hz, self.report = config, fs_hz, report
-        self.rng = np.random.default_rng(config.seed)
-        self.python_rng = random.Random(config.seed)
+        self.checkpoint = checkpoint
+        self._seed_epoch(-1)
         self.autocast = model.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
     def train(self) -> dict[str, float]:
         """Run both phases and leave the best weights in the model; returns the final validation scores."""
         self._train_ecg_side()
         return self._train_text_side()
+
+    def _seed_epoch(self, epoch: int) -> None:
+        """Seed all randomness by the epoch, so that a resumed run draws what an unbroken one would have drawn."""
+        torch.manual_seed(self.config.seed * 1000 + epoch + 1)
+        self.rng = np.random.default_rng([self.config.seed, epoch + 1])
+        self.python_rng = random.Random(self.config.seed * 1000 + epoch + 1)
 
     def _train_ecg_side(self) -> None:
         model, config = self.model, self.config
@@ -129,8 +141,17 @@ class CoarseTrainer:
         steps = len(self.data) // config.batch_size
         schedule = OneCycleLR(optimizer, config.learning_rate, total_steps=steps * config.epochs, pct_start=0.15)
         average = copy.deepcopy(model)
-        best, best_state = -1.0, average.state_dict()
-        for epoch in range(config.epochs):
+        best, best_state, first_epoch = -1.0, average.state_dict(), 0
+        if self.checkpoint.is_file():
+            state = torch.load(self.checkpoint, weights_only=True)
+            model.load_state_dict(state["model"])
+            average.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.load_state_dict(state["schedule"])
+            best, best_state, first_epoch = state["best"], state["best_state"], state["epochs_done"]
+            self.report(f"resuming after epoch {first_epoch}")
+        for epoch in range(first_epoch, config.epochs):
+            self._seed_epoch(epoch)
             started, losses = time.monotonic(), []
             model.train()
             order = self.rng.permutation(len(self.data))
@@ -152,11 +173,25 @@ class CoarseTrainer:
                     config.similarity_weight,
                 )
                 self._step(loss, optimizer, learned, schedule)
-                _update_average(average, model, min(config.ema_decay, (1 + schedule.last_epoch) / (10 + schedule.last_epoch)))
+                _update_average(
+                    average, model, min(config.ema_decay, (1 + schedule.last_epoch) / (10 + schedule.last_epoch))
+                )
                 losses.append(loss.item())
             scores = validate(average, self.validation, self.autocast)
             if scores["mean"] > best:
                 best, best_state = scores["mean"], copy.deepcopy(average.state_dict())
+            _save_atomically(
+                {
+                    "model": model.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "best": best,
+                    "best_state": best_state,
+                    "epochs_done": epoch + 1,
+                },
+                self.checkpoint,
+            )
             self.report(
                 f"epoch {epoch + 1}/{config.epochs} loss {np.mean(losses):.4f} "
                 + " ".join(f"{task} {value:.4f}" for task, value in scores.items())
@@ -167,6 +202,7 @@ class CoarseTrainer:
     def _train_text_side(self) -> dict[str, float]:
         """Let the text tower learn where wordings belong; ECG vectors, scale and bias stay."""
         model, config = self.model, self.config
+        self._seed_epoch(config.epochs)
         ecg = np.concatenate([encode_units(model, block, self.autocast) for block in self.data.waveforms])
         learned = [*model.text_tower.parameters(), *model.text_head.parameters()]
         optimizer = torch.optim.AdamW(
@@ -237,6 +273,12 @@ class CoarseTrainer:
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         schedule.step()
+
+
+def _save_atomically(state: dict[str, Any], path: Path) -> None:
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
 
 
 def _unique_ids(texts: Sequence[str]) -> tuple[NDArray[np.intp], list[str]]:

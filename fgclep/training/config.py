@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,21 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> CoarseConfig:
         if isinstance(value, int | float) and value < 0 and key != "bias_init":
             raise UsageError(f"{key} is {value}; expected zero or more.")
     return CoarseConfig(**values)
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """Parse `key=value` settings of the command line; values are read as TOML, bare words as text.
+
+    Raises:
+        UsageError: for a pair without `=`.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator:
+            raise UsageError(f"the setting {pair!r} has no '='; expected key=value, such as epochs=10.")
+        try:
+            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = text.strip()
+    return values

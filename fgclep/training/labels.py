@@ -16,8 +16,7 @@ _AXIS_OF_PTBXL = {
     "ALAD": "LAXIS",
     "RAD": "RAXIS",
     "ARAD": "RAXIS",
-    "AXL": "XAXIS",
-    "AXR": "XAXIS",
+    "AXL": "LAXIS",
     "MID": "NAXIS",
 }
 _QUALITY_COLUMNS = {"WANDER": ("baseline_drift",), "NOISE": ("static_noise", "burst_noise", "electrodes_problems")}
@@ -38,7 +37,8 @@ def code_labels(infos: Sequence[RecordInfo], ids: Sequence[str]) -> Labels:
 def ptbxl_labels(info: RecordInfo) -> Labels:
     """Label one PTB-XL record from its codes, its axis and quality columns, and its report.
 
-    A code decides; a report can turn "absent" into "unknown" (the annotators left codes out) and "unknown" into a value.
+    A code decides; a report can turn "absent" into "unknown" (the annotators left codes out) and "unknown" into a
+    value.
     """
     codes = {ptbxl_code(tag) for tag in info.tags}
     column_values = _ptbxl_columns(info)
@@ -50,7 +50,7 @@ def _ptbxl_columns(info: RecordInfo) -> dict[str, int]:
     values: dict[str, int] = {}
     axis = _AXIS_OF_PTBXL.get(info.extra.get("heart_axis", ""))
     if axis:
-        values = {key: 1 if key == axis else -1 for key in set(_AXIS_OF_PTBXL.values())}
+        values = {key: 1 if key == axis else -1 for key in (*_AXIS_OF_PTBXL.values(), "XAXIS")}
     for key, columns in _QUALITY_COLUMNS.items():
         values[key] = 1 if any(info.extra.get(column, "").strip(" ,") for column in columns) else -1
     return values

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,9 @@ def train_coarse(
     model = _fresh_model(config, preset, processor, sampler, report)
     if torch.cuda.is_available():
         model.to("cuda")
-    trainer = CoarseTrainer(model, training, validation, sampler, config, processor.fs_hz, _logged(out, report))
+    trainer = CoarseTrainer(
+        model, training, validation, sampler, config, processor.fs_hz, out / "checkpoint.pt", _logged(out, report)
+    )
     trainer.train()
     model.to("cpu").eval()
     calibration = fit_calibration(model, validation)
@@ -97,7 +100,9 @@ def _read_ptbxl(
 ) -> WaveformSet:
     dataset = open_dataset(data)
     if dataset.kind != "ptb-xl":
-        raise DataError(f"{data} is a {dataset.kind} tree; training of step 1 reads PTB-XL.", f"fgclep data scan {data}")
+        raise DataError(
+            f"{data} is a {dataset.kind} tree; training of step 1 reads PTB-XL.", f"fgclep data scan {data}"
+        )
     suitable = [rate for rate in dataset.rates if rate >= processor.fs_hz]
     dataset = open_dataset(data, fs_hz=min(suitable or dataset.rates))
     report(f"reading {data} at {dataset.fs_hz} Hz")
@@ -144,7 +149,7 @@ def _sampler(
 
 def _fresh_model(
     config: CoarseConfig,
-    preset: dict[str, dict[str, object]],
+    preset: dict[str, Any],
     processor: EcgProcessor,
     sampler: StatementSampler,
     report: Callable[[str], None],

@@ -43,7 +43,8 @@ def held_out_wordings() -> frozenset[str]:
 def machine_statements(texts: Iterable[str]) -> list[Statement]:
     """Turn report statements of other sources into training statements where the tagger understands them fully.
 
-    Hedged statements ("possible", "cannot rule out") are kept: that is how machines write. Held-out wordings are dropped.
+    Hedged statements ("possible", "cannot rule out") are kept: that is how machines write. Held-out wordings are
+    dropped.
     """
     forbidden = held_out_wordings()
     known = set(finding_ids())
@@ -126,4 +127,5 @@ def statement_labels(statements: Sequence[Statement], labels: Labels) -> NDArray
         for position, (key, sign) in enumerate(statement.terms):
             indices[row, position] = column[key]
             signs[row, position] = sign
-    return (padded[:, indices] * signs).min(axis=2)
+    truth: NDArray[np.int8] = (padded[:, indices] * signs).min(axis=2)
+    return truth

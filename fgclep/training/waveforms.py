@@ -89,9 +89,7 @@ def read_waveforms(
     return WaveformSet([infos[i] for i in rows], np.load(cache / "waveforms.npy", mmap_mode="r")[: len(rows)])
 
 
-def _read_all(
-    reader: _Reader, infos: list[RecordInfo], workers: int
-) -> Iterator[NDArray[np.int16] | RecordReject]:
+def _read_all(reader: _Reader, infos: list[RecordInfo], workers: int) -> Iterator[NDArray[np.int16] | RecordReject]:
     chunks = [infos[start : start + 64] for start in range(0, len(infos), 64)]
     if workers <= 1:
         for chunk in chunks:

@@ -1,6 +1,5 @@
 """Search with a flat FAISS index, memory-mapped from disk; masks become ID selectors."""
 
-import errno
 from pathlib import Path
 
 import faiss
@@ -13,23 +12,31 @@ from indexer.backends.numpy_matmul import NumpyMatmul
 
 _SPARE = 16  # candidates asked for beyond k, so that ties at the edge are seen at once
 _SORT_SHARE = 4  # above a quarter of the rows, FAISS's heap is slower than one product and a partition
+_ROWS_AT = 8  # position of the number of rows: after the kind of index and the dimension
 _KINDS = {np.dtype(np.float32): "Flat", np.dtype(np.float16): "SQfp16"}
 
 
 def write_faiss_index(vectors: Vectors, path: Path) -> None:
-    """Derive a flat inner-product index from vectors (N, D) and write it to `path`.
+    """Derive a flat inner-product index from vectors (N, D) and write it to `path`, in constant memory.
+
+    FAISS would hold the whole index in memory to write it. A flat index's file is a header, two counts and the rows
+    as they are, so the frame is taken from FAISS's own file of one row and the rows are streamed into it. A test
+    compares the bytes with FAISS's; a build searches the file before it is published.
 
     Raises:
         OSError: if it cannot be written, for instance for lack of space.
     """
+    one_row = np.ascontiguousarray(vectors[:1])
     index = faiss.index_factory(vectors.shape[1], _KINDS[vectors.dtype], faiss.METRIC_INNER_PRODUCT)
-    for start in range(0, len(vectors), 65_536):
-        index.add(np.ascontiguousarray(vectors[start : start + 65_536], np.float32))
-    try:
-        faiss.write_index(index, str(path))
-    except RuntimeError as error:
-        code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
-        raise OSError(code, f"FAISS could not write {path}: {error}") from error
+    index.add(one_row.astype(np.float32))
+    file = faiss.serialize_index(index).tobytes()
+    size_at = len(file) - one_row.nbytes - 8
+    size_of_row = int.from_bytes(file[size_at : size_at + 8], "little")
+    with path.open("wb") as stream:
+        stream.write(file[:_ROWS_AT] + len(vectors).to_bytes(8, "little") + file[_ROWS_AT + 8 : size_at])
+        stream.write((size_of_row * len(vectors)).to_bytes(8, "little"))
+        for start in range(0, len(vectors), 65_536):
+            stream.write(vectors[start : start + 65_536].tobytes())
 
 
 class FaissFlat:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from indexer.backends.base import Mask, Rows, Similarities, Vectors, check_arguments, exact_top, rounding_margin
 
 _BLOCK_ROWS = 65_536
+_GATHER_SHARE = 4  # above a quarter of the rows, copying them takes longer than multiplying all
 _QUERIES_AT_ONCE = 16  # bounds the (queries, rows) product: 50 MB at 773,268 rows
 
 
@@ -43,6 +44,8 @@ class NumpyMatmul:
 
     def _products(self, queries: NDArray[np.float32], allowed: Rows | None) -> NDArray[np.float32]:
         """Multiply queries with the allowed rows, block by block; float32, shape (Q, allowed)."""
+        if allowed is not None and len(allowed) * _GATHER_SHARE > len(self._vectors):
+            return self._products(queries, None)[:, allowed]
         total = len(self._vectors) if allowed is None else len(allowed)
         products = np.empty((len(queries), total), np.float32)
         for start in range(0, total, _BLOCK_ROWS):

@@ -200,6 +200,37 @@ def test_a_closed_pipe_is_quiet() -> None:
     assert (errors, process.returncode) == (b"", 1)
 
 
+@pytest.mark.parametrize("group", ["data", "model", "train"])
+def test_a_group_without_a_command_is_a_question_not_a_mistake(
+    group: str, capsys: pytest.CaptureFixture[str], fgclep_home: Path
+) -> None:
+    assert main.run([group]) == 0
+    out, err = capsys.readouterr()
+    assert f"Usage: fgclep {group}" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "heard"),
+    [(["-q"], ["ERROR"]), ([], ["ERROR", "WARNING"]), (["-v"], ["ERROR", "WARNING", "INFO"])],
+)
+def test_loudness_opens_our_own_log_lines_only(words: list[str], heard: list[str]) -> None:
+    code = textwrap.dedent("""
+        import logging, sys, types
+        from cli import main
+        def speak() -> None:
+            for name in ("fgclep.some.module", "foreign"):
+                for level in (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG):
+                    logging.getLogger(name).log(level, "said")
+        sys.modules["a_module"] = types.SimpleNamespace(speak=speak)
+        main.COMMANDS["speak"] = "a_module:speak"
+        sys.exit(main.run([*sys.argv[1:], "speak"]))
+    """)
+    lines = fgclep(*words, code=code).stderr.splitlines()
+    assert [line.split()[0] for line in lines if "fgclep.some.module" in line] == heard
+    assert [line.split()[0] for line in lines if "foreign" in line] == ["ERROR", "WARNING"]
+
+
 class TestSettings:
     def test_flag_then_environment_then_project_then_user_then_default(
         self, fgclep_home: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +168,57 @@ def test_show_reads_a_file_that_is_in_no_index(run: Run, shared_data: Path) -> N
     code, out, _ = run("show", str(header), "--plot", "ecg.png")
     assert code == 0 and f"wfdb:{header.stem}" in out and "500 Hz, 10.0 s" in out
     assert Path("ecg.png").stat().st_size > 20_000
+
+
+@pytest.fixture(scope="session")
+def built(tiny_bundle: Path, synthetic_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a real index of synthetic ECGs, made by a real if untrained model."""
+    from indexer.build import build_index
+
+    home = tmp_path_factory.mktemp("built")
+    build_index(synthetic_tree, "mine", home=home, model=str(tiny_bundle), workers=0)
+    return home
+
+
+REFUSE_TORCH = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "transformers", "matplotlib", "wfdb", "pandas"}:
+            raise AssertionError(f"a repeated search imported {name}")
+
+sys.meta_path.insert(0, Refuse())
+from cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_a_built_index_is_searched_and_a_repeated_query_needs_no_torch(
+    built: Path, fgclep_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FGCLEP_HOME", str(built))
+    words = ["search", "low QRS voltage", "-n", "4", "--per-patient", "1", "--json"]
+    assert main.run(words) == 0
+    first = capsys.readouterr().out
+    root = Path(main.__file__).parents[1]
+    again = subprocess.run(
+        [sys.executable, "-c", REFUSE_TORCH, *words],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert (again.returncode, again.stdout) == (0, first), again.stderr
+    hits = json.loads(first)["hits"]
+    assert len({hit["subject_id"] for hit in hits}) == len(hits) == 4
+    assert all(0.0 <= hit["score"] <= 1.0 for hit in hits)
+    assert main.run(["show", hits[0]["record"], "--plot", "ecg.svg"]) == 0
+    assert "synthetic" in Path("ecg.svg").read_text(encoding="utf-8")
+
+
+def test_an_index_of_another_model_is_refused(
+    built: Path, tiny_bundle: Path, fgclep_home: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("FGCLEP_HOME", str(built))
+    monkeypatch.setattr("fgclep.pretrained.bundle_fingerprint", lambda path: "0" * 16)
+    assert main.run(["search", "a text never asked before"]) == 5
+    assert "cannot be compared" in capsys.readouterr().err

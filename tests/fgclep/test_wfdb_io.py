@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -69,14 +70,21 @@ def test_direct_equals_wfdb_on_challenge_records(shared_data, tmp_path):
         assert_same_as_wfdb(raw, tmp_path / header.stem)
 
 
-def test_direct_equals_wfdb_on_unpacked_ptbxl(shared_data, tmp_path):
-    unpack = [sys.executable, str(shared_data / "ptbxl" / "unpack_ptbxl.py")]
-    if not Path(unpack[1]).exists():
-        unpack[1] = str(shared_data / "unpack_ptbxl.py")
-    subprocess.run([*unpack, str(tmp_path), "--folds", "9", "--limit", "100"], check=True, capture_output=True)
+def test_direct_equals_wfdb_on_the_archive_of_500_hz_records(shared_data, tmp_path):
+    with tarfile.open(shared_data / "ptbxl" / "records500_300.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
     headers = all_headers(tmp_path)
-    assert len(headers) >= 100
-    for header in headers[::3]:
+    assert len(headers) == 300
+    for header in headers:
+        assert_same_as_wfdb(read_wfdb(header, "x"), header.with_suffix(""))
+
+
+def test_direct_equals_wfdb_on_unpacked_ptbxl(shared_data, tmp_path):
+    unpack = [sys.executable, str(shared_data / "unpack_ptbxl.py"), str(tmp_path)]
+    subprocess.run([*unpack, "--folds", "9", "--limit", "100"], check=True, capture_output=True)
+    headers = all_headers(tmp_path)
+    assert len(headers) == 100
+    for header in headers:
         assert_same_as_wfdb(read_wfdb(header, "x"), header.with_suffix(""))
 
 
@@ -196,6 +204,8 @@ BAD = {
     "no signal": ("rec 0 500 400\n", DIGITAL.tobytes(), "bad-header", "names no single sample file"),
     "fewer signal lines": ("\n".join(GOOD.splitlines()[:-1]), DIGITAL.tobytes(), "unreadable", "wfdb"),
     "unit of pressure": (make_header(DIGITAL, gain="200/mmHg"), DIGITAL.tobytes(), "bad-header", "lead I is in 'mmHg'"),
+    "folder as sample file": (GOOD.replace("rec.dat", "."), DIGITAL.tobytes(), "bad-header", "another folder"),
+    "parent as sample file": (GOOD.replace("rec.dat", ".."), DIGITAL.tobytes(), "bad-header", "another folder"),
     "other folder": (GOOD.replace("rec.dat", "../rec.dat"), DIGITAL.tobytes(), "bad-header", "another folder"),
 }  # fmt: skip
 

@@ -124,3 +124,16 @@ def test_faiss_file_of_other_vectors_or_garbage_is_refused(tmp_path: Path) -> No
     path.write_bytes(b"garbage" * 10)
     with pytest.raises(CorruptionError, match=r"index\.faiss is not a readable"):
         faiss_flat.FaissFlat(path, vectors)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("float32", "Flat"), ("float16", "SQfp16")])
+@pytest.mark.parametrize("rows", [1, 7, 70_000])
+def test_the_streamed_faiss_file_equals_faiss_own(dtype: str, kind: str, rows: int, tmp_path: Path) -> None:
+    import faiss
+
+    vectors = unit_rows(np.random.default_rng(0), rows, 8, dtype, 0)
+    index = faiss.index_factory(8, kind, faiss.METRIC_INNER_PRODUCT)
+    index.add(vectors.astype(np.float32))
+    faiss.write_index(index, str(tmp_path / "own"))
+    faiss_flat.write_faiss_index(vectors, tmp_path / "streamed")
+    assert (tmp_path / "streamed").read_bytes() == (tmp_path / "own").read_bytes()

@@ -204,7 +204,7 @@ def test_a_disk_too_small_is_told_before_anything_is_written(tmp_path: Path, mon
 
 
 def test_a_real_full_device_is_reported_as_such(tmp_path: Path) -> None:
-    """SQLite and FAISS name a full disk in their own ways; /dev/full is one."""
+    """/dev/full is one: what is raised must be what `run_build` recognises."""
     faiss_flat = pytest.importorskip("indexer.backends.faiss_flat")
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
@@ -274,11 +274,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    """20,000 waveforms are 96 MB and their rows as much again; the peak may not follow them."""
+    """8,000 more waveforms are 38 MB; the peak may not follow them."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     peaks = []
-    for size in (2_000, 20_000):
+    for size in (2_000, 10_000):
         command = [sys.executable, "-c", _MEASURE, str(tmp_path / str(size)), str(size)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout) / (2**20 if sys.platform == "darwin" else 2**10))
+    print(peaks)
     assert peaks[1] - peaks[0] < 15, f"peak MB: {peaks}"

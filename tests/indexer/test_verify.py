@@ -55,7 +55,7 @@ def test_a_sound_index_passes(full: bool, dtype: str, tmp_path: Path) -> None:
         (run_sql("UPDATE records SET key = 9999 WHERE key = 0"), "keys"),
         (change_array(KEYS, lambda keys: np.copyto(keys[1:2], keys[0])), "keys"),
         (change_array(VECTORS, lambda vectors: np.multiply(vectors[5], 1.5, out=vectors[5])), "norms"),
-        (change_array(VECTORS, lambda vectors: vectors[5].fill(np.nan)), "norms"),
+        (change_array(VECTORS, lambda vectors: vectors[5].fill(np.nan)), "opens"),
         (change_array(VECTORS, lambda vectors: vectors.sort(axis=0)), "search by faiss"),
     ],
 )

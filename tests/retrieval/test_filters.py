@@ -16,7 +16,8 @@ from fgclep.errors import UsageError
 from fgclep.record import Measurements, RecordInfo
 from indexer.rows import record_row
 from indexer.store import open_store, write_store
-from retrieval.filters import RECORDS, Filters, column_name, parse_where
+from retrieval.filters import Filters
+from retrieval.where import RECORDS, column_name, parse_where
 
 ROWS: list[dict[str, Any]] = [
     {"key": 1, "age_years": 70.0, "sex": "F", "qrs_duration_ms": 90.0, "ecg_time": "2015-03-09 10:00:00",
@@ -182,6 +183,21 @@ def test_what_a_user_types_never_becomes_sql(value: str) -> None:
     compiled = parse_where(f"sex = '{quoted}'").compile(dialect=sqlite.dialect())
     assert str(compiled) == "records.sex = ?"
     assert list(compiled.params.values()) == [value]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.text(
+        st.characters(exclude_characters="\0", exclude_categories=["Cs"]) | st.sampled_from("\"'()*:^-+ OR"),
+        max_size=20,
+    )
+)
+def test_any_text_may_be_looked_for_in_reports(engine: Engine, value: str) -> None:
+    try:
+        condition = Filters(report_has=(value,)).condition()
+    except UsageError:
+        return
+    assert set(keys(engine, condition)) <= {1, 2, 4}
 
 
 @settings(deadline=None, max_examples=200)

@@ -1,0 +1,79 @@
+"""The losses against METHOD's numeric vectors and against slow loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fgclep.losses import (
+    clep_loss,
+    pair_labels,
+    pair_logits,
+    semantic_similarity_loss,
+    sigmoid_loss,
+    statement_loss,
+)
+
+ECG = torch.tensor([[1.0, 0, 0], [0.6, 0.8, 0], [0, 0, 1]])
+TEXT = torch.tensor([[0.8, 0.6, 0], [0, 1, 0], [0, 0.6, 0.8]])
+DIAGONAL = pair_labels(torch.arange(3))
+
+
+def _parameters(t: float, b: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor(math.log(t)), torch.tensor(b)
+
+
+@pytest.mark.parametrize(("t", "b", "expected"), [(10.0, -10.0, 2.299827), (20.0, -5.0, 6.278971)])
+def test_sigmoid_loss_equals_reference(t: float, b: float, expected: float) -> None:
+    loss = sigmoid_loss(pair_logits(ECG, TEXT, *_parameters(t, b)), DIAGONAL)
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_semantic_similarity_loss_equals_reference() -> None:
+    assert semantic_similarity_loss(ECG, TEXT).item() == pytest.approx(1.0, abs=1e-6)
+    assert semantic_similarity_loss(ECG, TEXT, "mean").item() == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_combined_loss_equals_reference() -> None:
+    loss = clep_loss(ECG, TEXT, *_parameters(10, -10), DIAGONAL, similarity_weight=0.5)
+    assert loss.item() == pytest.approx(2.799827, abs=1e-5)
+
+
+def test_unknown_reduction_is_refused() -> None:
+    with pytest.raises(ValueError, match="'sum' or 'mean'"):
+        semantic_similarity_loss(ECG, TEXT, "max")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sigmoid_loss_equals_loop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(5, 7)) * 6
+    labels = rng.integers(-1, 2, (5, 7))
+    slow = sum(
+        math.log1p(math.exp(-labels[i, j] * logits[i, j])) for i in range(5) for j in range(7) if labels[i, j] != 0
+    )
+    known = int((labels != 0).sum())
+    x, z = torch.from_numpy(logits), torch.from_numpy(labels).double()
+    assert sigmoid_loss(x, z).item() == pytest.approx(slow / 5)
+    assert statement_loss(x, z).item() == pytest.approx(slow / known)
+
+
+def test_equal_texts_are_positives() -> None:
+    labels = pair_labels(torch.tensor([4, 9, 4]))
+    assert labels.tolist() == [[1, -1, 1], [-1, 1, -1], [1, -1, 1]]
+
+
+def test_similarity_target_carries_no_gradient() -> None:
+    """With the ECG side fixed at the targets' own values the text side is not pulled towards collapse."""
+    text = TEXT.clone().requires_grad_()
+    semantic_similarity_loss(ECG, text).backward()
+    through_ecg = torch.zeros_like(TEXT)
+    gap_sign = torch.sign(ECG @ TEXT.T - TEXT @ TEXT.T)
+    for j in range(3):
+        through_ecg[j] = (gap_sign[:, j : j + 1] * ECG).sum(dim=0) / 3
+    assert torch.allclose(text.grad, through_ecg, atol=1e-6)
+
+
+def test_statement_loss_without_known_pairs_is_zero() -> None:
+    assert statement_loss(torch.ones(2, 2), torch.zeros(2, 2)).item() == 0.0

@@ -1,0 +1,129 @@
+"""Towers, the dual encoder and the bundle on disk."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
+from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
+from fgclep.models.dual_encoder import EcgEncoder
+from fgclep.models.resnet1d import ResNet1d
+from fgclep.pretrained import Calibration, bundle_fingerprint, load_calibration, load_model, resolve_model
+
+TINY_TEXT = {
+    "model_type": "bert",
+    "vocab_size": 30,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "channels", "parameters_m"),
+    [("resnet1d-18", 512, 3.9), ("resnet1d-50", 2048, 16.0), ("vit1d", 192, 5.4)],
+)
+def test_presets_have_the_published_sizes(preset: str, channels: int, parameters_m: float) -> None:
+    entry = ECG_PRESETS[preset]
+    config = FGCLEPConfig(ecg=entry["ecg"], pool=entry["pool"], n_samples=5000, text=TINY_TEXT)
+    encoder = EcgEncoder(config)
+    assert encoder.tower.out_channels == channels
+    millions = sum(p.numel() for p in encoder.tower.parameters()) / 1e6
+    assert millions == pytest.approx(parameters_m, abs=0.1)
+
+
+def test_resnet_time_steps() -> None:
+    tower = ResNet1d("basic", (1, 1, 1, 1), (4, 4, 4, 4)).eval()
+    assert tower.steps(5000) == 313
+    assert tower(torch.zeros(1, 12, 5000)).shape == (1, 4, 313)
+
+
+@pytest.mark.parametrize("preset", ["resnet1d-18", "vit1d", "small"])
+def test_every_pool_gives_unit_vectors_that_do_not_depend_on_the_batch(preset: str) -> None:
+    torch.manual_seed(0)
+    entry = ECG_PRESETS[preset]
+    ecg = dict(entry["ecg"])
+    ecg.update({"widths": [8, 8, 8, 8]} if ecg["arch"] == "resnet1d" else {"width": 64, "depth": 1})
+    encoder = EcgEncoder(FGCLEPConfig(ecg=ecg, pool=entry["pool"], n_samples=1000, dim=32, text=TINY_TEXT)).eval()
+    waveforms = torch.randn(5, 12, 1000)
+    with torch.inference_mode():
+        together = encoder(waveforms)
+        alone = torch.cat([encoder(waveforms[i : i + 1]) for i in range(5)])
+    assert together.shape == (5, 32)
+    assert torch.allclose(together.norm(dim=1), torch.ones(5), atol=1e-5)
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_amplitude_reaches_the_vector(tiny_bundle: Path) -> None:
+    """A scaled ECG is another ECG: low voltage must be visible to the model."""
+    model = load_model(tiny_bundle)
+    waveform = np.random.default_rng(0).normal(size=(1, 12, 1000)).astype(np.float32)
+    assert not np.allclose(model.encode_ecg(waveform), model.encode_ecg(waveform * 0.3), atol=1e-3)
+
+
+def test_bundle_round_trip(tiny_bundle: Path, tmp_path: Path) -> None:
+    model = load_model(tiny_bundle)
+    copied = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, copied)
+    again = load_model(copied)
+    waveforms = np.random.default_rng(1).normal(size=(3, 12, 1000)).astype(np.float32)
+    texts = ["low qrs voltage", "inverted t waves in v1", ""]
+    assert np.array_equal(model.encode_ecg(waveforms), again.encode_ecg(waveforms))
+    assert np.array_equal(model.encode_text(texts), again.encode_text(texts))
+    assert bundle_fingerprint(copied) == bundle_fingerprint(tiny_bundle)
+
+
+def test_text_vector_does_not_depend_on_its_neighbours(tiny_bundle: Path) -> None:
+    model = load_model(tiny_bundle)
+    texts = ["sinus rhythm", "a much longer sentence about inverted waves in several leads of one ecg", "low voltage"]
+    alone = np.concatenate([model.encode_text([text]) for text in texts])
+    assert np.allclose(model.encode_text(texts), alone, atol=1e-5)
+
+
+def test_wrong_input_shape_is_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(ValueError, match=r"\(batch, 12, 1000\)"):
+        load_model(tiny_bundle).encode_ecg(np.zeros((2, 12, 5000), np.float32))
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"])
+def test_fingerprint_covers_every_part(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, copied)
+    with (copied / name).open("ab") as file:
+        file.write(b" ")
+    assert bundle_fingerprint(copied) != bundle_fingerprint(tiny_bundle)
+
+
+def test_damaged_bundles_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    truncated = tmp_path / "truncated"
+    shutil.copytree(tiny_bundle, truncated)
+    weights = truncated / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CorruptionError, match="truncated"):
+        load_model(truncated)
+    (truncated / "model.safetensors").unlink()
+    with pytest.raises(CorruptionError, match=r"lacks model\.safetensors"):
+        load_model(truncated)
+    foreign = tmp_path / "foreign"
+    shutil.copytree(tiny_bundle, foreign)
+    config = json.loads((foreign / "config.json").read_text())
+    (foreign / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    with pytest.raises(CompatibilityError, match="bert"):
+        load_model(foreign)
+
+
+def test_unknown_model_names_what_there_is() -> None:
+    with pytest.raises(NotSetUpError, match="no model bundle 'nonesuch'"):
+        resolve_model("nonesuch")
+
+
+def test_calibration_is_monotone_and_bounded(tiny_bundle: Path) -> None:
+    calibration = load_calibration(tiny_bundle)
+    scores = calibration.score(np.linspace(-1, 1, 101))
+    assert ((scores > 0) & (scores < 1)).all()
+    assert (np.diff(scores) > 0).all()
+    assert Calibration(10, -2).score(np.array([0.2]))[0] == pytest.approx(0.5)
