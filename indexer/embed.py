@@ -176,7 +176,8 @@ def _encode(embedder: Embedder, content: PreparedChunk) -> NDArray[np.float32]:
 
 def _without_waveforms(content: PreparedChunk) -> PreparedChunk:
     """Drop the samples once they are encoded, so that a shard in progress stays small."""
-    return PreparedChunk(content.waveforms[:0], content.records, content.rejects)
+    nothing = np.empty((0, 12, 0), np.float32)  # an empty slice would keep the whole array alive
+    return PreparedChunk(nothing, content.records, content.rejects)
 
 
 def _shard_content(parts: Sequence[tuple[Chunk, PreparedChunk, NDArray[np.float32]]], dtype: str) -> ShardContent:

@@ -92,7 +92,7 @@ def evaluate_task(
         auc=macro_auc(labels, scores, names),
         mean_average_precision=macro_average_precision(labels, scores, names),
         precision_at_10=macro_precision_at(labels, scores, names, 10),
-        prevalence=float(labels[:, defined].mean()),
+        prevalence=float(labels[:, defined].mean()) if defined.any() else float("nan"),
     )
 
 
@@ -121,6 +121,8 @@ def wording_drop(results: Sequence[WordingResult]) -> dict[str, float]:
     `mean` averages over all held-out wordings, `worse_of_two` takes the worse of the first and the last one (a synonym
     and a shorthand or criterion, as they stand in the catalogue), `worst` the worst of all.
     """
+    if not results:
+        return {"findings": 0.0} | dict.fromkeys(("plain", "mean", "worse_of_two", "worst"), float("nan"))
     others = [list(result.others.values()) for result in results]
     plain = np.array([result.plain for result in results])
     return {

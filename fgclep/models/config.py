@@ -20,7 +20,7 @@ ECG_PRESETS: dict[str, dict[str, Any]] = {
         "input": _INPUT_500HZ,
     },
     "small": {
-        "ecg": {**_RESNET18, "widths": [64, 128, 192, 320], "kernel": 5},
+        "ecg": {**_RESNET18, "widths": [64, 96, 160, 256], "kernel": 5},
         "pool": "mean-max-amplitude",
         "input": _INPUT_100HZ,
     },

@@ -265,9 +265,9 @@ def _lowered(qrs: Waves, voltage: str) -> Waves:
     if voltage == "normal":
         return qrs
     grid: Floats = np.arange(-0.1, 0.12, 0.002)
-    size = np.ptp(qrs.sample(grid), axis=1)
-    limb = np.array([1.0, 1.0, -1.0])
-    third = float(np.ptp((qrs.sample(grid)[:2] * limb[1:, None] * -1).sum(axis=0)))
+    signal = qrs.sample(grid)
+    size = np.ptp(signal, axis=1)
+    third = float(np.ptp(signal[1] - signal[0]))
     factor = np.ones(8)
     if voltage in ("low", "low-limb"):
         factor[:2] = min(1.0, 0.40 / max(size[0], size[1], third))

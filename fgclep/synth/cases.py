@@ -13,6 +13,10 @@ NORMAL_FRACTION = 0.33
 VENTRICULAR_RHYTHMS = frozenset({"VPACE", "DPACE", "IDIO", "VTACH"})
 """Rhythms whose every complex starts in the ventricle, so conduction, ST-T and Q waves are not judged."""
 
+_NEEDS_ROOM = frozenset({"BRUG", "ERP", "DIG", "HYPOK"})
+_SLOW_ENOUGH_BPM = 105
+"""Above this rate T covers the ST segment and these patterns cannot be told."""
+
 _NO_ECTOPY = frozenset({"BIGU", "TRIGU", "SVTAC", "PSVT", "VTACH", "SVARR"})
 
 NO_SINUS = VENTRICULAR_RHYTHMS | {"AFIB", "AFLT", "SVTAC", "PSVT", "JUNC"}
@@ -82,14 +86,14 @@ _CONDUCTIONS: Mapping[str, float] = {
     "CRBBB": 8, "IRBBB": 8, "CLBBB": 7, "ILBBB": 6, "LAFB": 8, "LPFB": 6, "IVCD": 6, "WPW": 15,
 }  # fmt: skip
 _REPOLARISATIONS: Mapping[str, float] = {
-    **dict.fromkeys(ISCHAEMIAS, 4.6), **dict.fromkeys(INJURIES, 5.0), "NST": 5.4, "NDT": 4, "LOWT": 1.5,
-    "TALL": 2, "DIG": 5.5, "HYPERK": 3, "HYPOK": 3, "BRUG": 4.8, "ERP": 4.6,
+    **dict.fromkeys(ISCHAEMIAS, 4.6), **dict.fromkeys(INJURIES, 5.0), "NST": 5.4, "NDT": 4.8, "LOWT": 1.5,
+    "TALL": 2, "DIG": 6.2, "HYPERK": 3, "HYPOK": 3, "BRUG": 6, "ERP": 5.4,
 }  # fmt: skip
-_HYPERTROPHIES: Mapping[str, float] = {"LVH": 7, "LVH-strain": 7, "RVH": 8, "SEHYP": 12}
+_HYPERTROPHIES: Mapping[str, float] = {"LVH": 7, "LVH-strain": 7, "RVH": 9.5, "SEHYP": 12}
 _ATRIA: Mapping[str, float] = {"LAO": 8, "RAO": 6}
 _LOW_VOLTAGES: Mapping[str, float] = {"low": 5, "low-limb": 4, "low-chest": 3}
 _AXES: Mapping[str, float] = {"left": 12, "right": 6, "extreme": 6}
-_INFARCTS: Mapping[str, float] = dict.fromkeys(INFARCTS, 1.0) | {"AMI": 1.3, "IPMI": 1.4, "IPLMI": 1.25}
+_INFARCTS: Mapping[str, float] = dict.fromkeys(INFARCTS, 1.0) | {"IPMI": 1.25, "ALMI": 1.2, "PMI": 1.15}
 _STAGES: Mapping[str, float] = {"acute": 30, "recent": 20, "old": 50}
 
 
@@ -136,12 +140,15 @@ def _abnormal_case(rng: np.random.Generator, sex: str, age: int) -> Case | None:
     av = _pick(rng, _AV) if rng.random() < 0.75 and rhythm in ("SR", "SBRAD", "STACH") else "none"
     if av.startswith(("2", "3")):
         rhythm = "SR"
-    fields: dict[str, object] = {"rhythm": rhythm, "av": av, "rate_bpm": _rate(rng, rhythm, av)}
+    rate_bpm = _rate(rng, rhythm, av)
+    fields: dict[str, object] = {"rhythm": rhythm, "av": av, "rate_bpm": rate_bpm}
     ventricular = rhythm in VENTRICULAR_RHYTHMS
     if av == "3AVB" and rng.random() < 0.55:
         fields["conduction"], ventricular = "IVCD", True
     if not ventricular:
         fields.update(_structure(rng, rhythm, av))
+        if rate_bpm > _SLOW_ENOUGH_BPM and fields.get("repolarisation") in _NEEDS_ROOM:
+            fields["repolarisation"] = "normal"
     if rng.random() < 0.16 and rhythm not in _NO_ECTOPY and not av.startswith(("2", "3")):
         kinds = ("PVC",) if rhythm in NO_SINUS else ("PVC", "PAC")
         fields["ectopy"] = (str(rng.choice(kinds)),)

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-INDEPENDENT_LEADS: tuple[str, ...] = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
-
-# Dower's coefficients: dipole axes x to the patient's left, y to the feet, z to the back.
+# Dower's coefficients, rows I, II, V1-V6: dipole axes x to the patient's left, y to the feet, z to the back.
 LEAD_FIELD: Floats = np.array(
     [
         [0.632, -0.235, 0.059],

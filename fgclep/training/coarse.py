@@ -79,10 +79,11 @@ def encode_units(model: FGCLEPModel, waveforms: NDArray[np.int16], autocast: boo
 
 
 def validate(model: FGCLEPModel, validation: ValidationSet, autocast: bool) -> dict[str, float]:
-    """Return macro AUC by plain-name text for each PTB-XL task, and their mean as `mean`."""
+    """Return macro AUC by plain-name text for each PTB-XL task, and the mean of the defined ones as `mean`."""
     ecg = encode_units(model, validation.waveforms, autocast)
     scores = {task: evaluate_task(validation.infos, ecg, model.encode_text, task).auc.mean for task in TASKS}
-    return {**scores, "mean": float(np.mean(list(scores.values())))}
+    defined = [score for score in scores.values() if not np.isnan(score)]
+    return {**scores, "mean": float(np.mean(defined)) if defined else 0.0}
 
 
 class CoarseTrainer:
@@ -139,7 +140,7 @@ class CoarseTrainer:
         learned = [p for name, p in model.named_parameters() if not name.startswith("text_tower.")]
         optimizer = torch.optim.AdamW(learned, lr=config.learning_rate, weight_decay=config.weight_decay)
         steps = len(self.data) // config.batch_size
-        schedule = OneCycleLR(optimizer, config.learning_rate, total_steps=steps * config.epochs, pct_start=0.15)
+        schedule = OneCycleLR(optimizer, config.learning_rate, total_steps=steps * config.epochs, pct_start=0.1)
         average = copy.deepcopy(model)
         best, best_state, first_epoch = -1.0, average.state_dict(), 0
         if self.checkpoint.is_file():

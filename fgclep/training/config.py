@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fgclep.errors import UsageError
+from fgclep.models.config import ECG_PRESETS
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class CoarseConfig:
         batch_size: ECGs per step.
         learning_rate: peak of the one-cycle schedule.
         weight_decay: of AdamW.
+        log_scale_init: start of t'. The paper's log 10 leaves too little room where an ECG has many true statements:
+            it cannot stand close to all of them.
         bias_init: start of b. About log(share of true pairs); the paper's -10 suits its diagonal labels.
         synthetic_records: synthetic ECGs to add.
         statement_batches: how many batches of statements are drawn and encoded before training.
@@ -42,6 +45,7 @@ class CoarseConfig:
     batch_size: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
+    log_scale_init: float = 3.4
     bias_init: float = -5.0
     synthetic_records: int = 5000
     statement_batches: int = 96
@@ -79,7 +83,10 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> CoarseConfig:
             raise UsageError(f"{key} is {value!r}; expected {wanted.__name__}.")
         if isinstance(value, int | float) and value < 0 and key != "bias_init":
             raise UsageError(f"{key} is {value}; expected zero or more.")
-    return CoarseConfig(**values)
+    config = CoarseConfig(**values)
+    if config.preset not in ECG_PRESETS:
+        raise UsageError(f"unknown preset {config.preset!r}; expected one of {', '.join(ECG_PRESETS)}.")
+    return config
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:

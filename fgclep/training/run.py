@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fgclep.datasets import open_dataset
-from fgclep.errors import DataError
+from fgclep.errors import DataError, UsageError
 from fgclep.findings.tagger import split_report
 from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
 from fgclep.models.dual_encoder import FGCLEPModel
@@ -65,6 +65,7 @@ def train_coarse(
     preset = ECG_PRESETS[config.preset]
     processor = EcgProcessor(**preset["input"])
     out.mkdir(parents=True, exist_ok=True)
+    _pin_settings(out / "config.json", config)
     real = _read_ptbxl(data, processor, out / "cache", workers, report)
     folds = np.array([info.fold for info in real.infos])
     train_rows = np.flatnonzero(np.isin(folds, list(TRAIN_FOLDS)))
@@ -89,7 +90,6 @@ def train_coarse(
     card, scores = model_card(model, validation, config, len(train_rows), calibration)
     bundle = out / "bundle"
     save_bundle(bundle, model, model.tokenizer, processor, calibration, card)
-    (out / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
     (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     report(f"bundle written to {bundle}")
     return bundle
@@ -164,14 +164,29 @@ def _fresh_model(
             text=tower.config.to_dict(),
             text_pool="mean",
             max_tokens=128,
+            log_scale_init=config.log_scale_init,
             bias_init=config.bias_init,
         )
     )
-    model.text_tower.load_state_dict(tower.state_dict())
+    needed = model.text_tower.state_dict()  # a tower may bring a pooler that mean pooling does not use
+    model.text_tower.load_state_dict({name: value for name, value in tower.state_dict().items() if name in needed})
     model.tokenizer = tokenizer
     parameters = sum(p.numel() for p in model.ecg_encoder.parameters())
     report(f"ECG tower {parameters / 1e6:.1f} M parameters, text vocabulary {tower.config.vocab_size:,} pieces")
     return model
+
+
+def _pin_settings(file: Path, config: CoarseConfig) -> None:
+    """Save the settings with the run; refuse to go on with others (threads may change)."""
+    settings = asdict(config)
+    if file.is_file():
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        changed = [key for key, value in settings.items() if key != "threads" and earlier.get(key) != value]
+        if changed:
+            raise UsageError(
+                f"{file.parent} holds a run with another {', '.join(changed)}.", "Repeat the settings or choose a new --out."
+            )
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _logged(out: Path, report: Callable[[str], None]) -> Callable[[str], None]:

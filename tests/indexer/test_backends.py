@@ -72,6 +72,17 @@ def test_thousands_of_copies_tie_by_row(tmp_path: Path) -> None:
         assert rows.tolist() == [[100, 101, 102, 103, 104]]
 
 
+def test_rows_closer_than_float32_can_tell_are_ranked_exactly(tmp_path: Path) -> None:
+    """The products of these rows differ by less than a float32 sum's rounding error."""
+    rng = np.random.default_rng(4)
+    vectors = rng.standard_normal(256) + 1e-7 * rng.standard_normal((3000, 256))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    queries = rng.standard_normal((5, 256)).astype(np.float32)
+    expected = brute_force(vectors, queries, 10)
+    for backend in backends(vectors, tmp_path):
+        np.testing.assert_array_equal(backend.search(queries, 10)[1], expected[1])
+
+
 def test_a_batch_answers_like_single_queries(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     vectors = unit_rows(rng, 3000, 32, "float32", 100)

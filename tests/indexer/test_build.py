@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from indexer.build import open_for_model, run_build
 from indexer.embed import Tally
 from indexer.home import current_version, index_dir, resolve_index
 from indexer.open import open_index
-from tests.indexer.fakes import FakeDataset, FakeModel, fake_embedder, fake_plan
+from indexer.reading import Chunk, Reader, iter_prepared
+from tests.indexer.fakes import PROCESSOR, FakeDataset, FakeModel, fake_embedder, fake_plan
 
 
 def files(version_dir: Path) -> dict[str, bytes]:
@@ -49,6 +51,32 @@ def test_worker_processes_give_the_same_bytes(tmp_path: Path) -> None:
     alone = run_build(fake_plan(tmp_path, name="alone"))
     together = run_build(fake_plan(tmp_path, name="together", workers=2))
     assert files(alone) == files(together)
+
+
+def test_workers_read_ahead_a_few_chunks_only(tmp_path: Path) -> None:
+    dataset, taken = FakeDataset(tmp_path, 400), []
+
+    def chunks():
+        for number, info in enumerate(dataset.iter_infos()):
+            taken.append(number)
+            yield Chunk(0, [(number, info)], last=False)
+
+    for given, (chunk, content) in enumerate(iter_prepared(Reader(dataset, PROCESSOR), chunks(), workers=1)):
+        assert chunk.items[0][0] == given and len(content.records) + len(content.rejects) == 1
+        assert len(taken) - given <= 4
+    assert len(taken) == 400
+
+
+def test_waveforms_are_let_go_once_they_are_encoded(tmp_path: Path) -> None:
+    plan, seen = fake_plan(tmp_path, shard_size=1000), []
+
+    def encode(prepared: np.ndarray) -> np.ndarray:
+        seen.append(weakref.ref(prepared))
+        assert sum(reference() is not None for reference in seen) <= 2
+        return FakeModel().encode_ecg(prepared)
+
+    run_build(replace(plan, embedder=replace(plan.embedder, encode=encode)))
+    assert len(seen) == 13
 
 
 def test_float16_halves_the_vectors_and_keeps_them(tmp_path: Path) -> None:

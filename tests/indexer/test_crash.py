@@ -52,6 +52,7 @@ def undisturbed(tmp_path_factory) -> Path:
         ("indexer.publish:sync_tree", 1, "after", OLD),  # complete, not yet moved
         ("indexer.publish:point_to", 1, "before", OLD),  # moved, not yet pointed to
         ("indexer.home:Path.replace", 30, "before", OLD),  # the pointer written beside, not yet renamed
+        ("indexer.publish:point_to", 1, "after", NEW),
         ("indexer.build:become_default", 1, "before", NEW),  # pointed to, staging not yet removed
         ("indexer.staging:Path.unlink", 1, "after", NEW),  # staging half removed
     ],
