@@ -52,6 +52,31 @@ def path(name: Annotated[str, typer.Argument(help="Shipped name or directory of 
 
 
 @app.command()
+def score(
+    name: Annotated[str, typer.Argument(help="Shipped name or directory of a bundle.")] = "small",
+    data: Annotated[Path, typer.Option("--data", help="A PTB-XL tree.")] = Path(),
+    fold: Annotated[int, typer.Option("--fold", min=1, max=10, help="Fold to score on.")] = 9,
+    fs_hz: Annotated[
+        int | None, typer.Option("--fs-hz", help="Rate of the files to read, 100 or 500; else the one that suits.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure how well text finds the records of a PTB-XL fold: the tables of the card."""
+    import json
+    from dataclasses import asdict
+
+    from fgclep.evaluation.score import score_ptbxl_fold
+    from fgclep.evaluation.tables import score_tables
+    from fgclep.pretrained import resolve_model
+
+    scores, records, rate = score_ptbxl_fold(resolve_model(name), data, fold, fs_hz)
+    if as_json:
+        typer.echo(json.dumps(asdict(scores)))
+    else:
+        typer.echo(score_tables(scores, f"PTB-XL fold {fold}, {records:,} records, {rate} Hz files"))
+
+
+@app.command()
 def check(directory: Annotated[Path, typer.Argument(help="Directory of a bundle.")]) -> None:
     """Load a bundle and encode one ECG and one text with it."""
     import numpy as np

@@ -1,34 +1,34 @@
 """How well text finds PTB-XL records: label retrieval by plain names and by wordings never trained on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fgclep.evaluation.metrics import MacroScore, macro_auc, macro_average_precision, macro_precision_at
-from fgclep.findings.catalog import findings, fold_wording, ptbxl_code
+from fgclep.findings.catalog import findings, ptbxl_code
 from fgclep.record import RecordInfo
 
 TextEncoder = Callable[[list[str]], NDArray[np.float32]]
 
 # The four PTB-XL benchmark tasks and all 71 statements, as findings. Each finding's `scp` codes are its classes' codes.
 _SUPER = ("NORM", "MI", "STTC", "CD", "HYP")
-_SUB = (
-    "AMI_ANY", "IMI_ANY", "LMI", "PMI", "LAFB_LPFB", "LVH", "RVH", "SEHYP", "STTC_SUB", "NST", "ISC", "ISCA_ANY",
-    "ISCI_ANY", "CRBBB", "IRBBB", "CLBBB", "ILBBB", "IVCD", "WPW", "AVB", "LAO", "RAO", "NORM",
-)  # fmt: skip
-_FORM = (
-    "NDT", "NST", "DIG", "LNGQT", "ABQRS", "PVC", "STD", "VCLVH", "QWAVE", "LOWT", "NT", "PAC", "LPR", "INVT", "LVOLT",
-    "HVOLT", "TAB", "STE", "PRC",
-)  # fmt: skip
+_SUB = tuple(
+    (
+        "AMI_ANY IMI_ANY LMI PMI LAFB_LPFB LVH RVH SEHYP STTC_SUB NST ISC ISCA_ANY ISCI_ANY CRBBB IRBBB CLBBB "
+        "ILBBB IVCD WPW AVB LAO RAO NORM"
+    ).split()
+)
+_FORM = tuple(("NDT NST DIG LNGQT ABQRS PVC STD VCLVH QWAVE LOWT NT PAC LPR INVT LVOLT HVOLT TAB STE PRC").split())
 _RHYTHM = ("SR", "AFIB", "STACH", "SARRH", "SBRAD", "PACE", "SVARR", "BIGU", "AFLT", "SVTAC", "PSVT", "TRIGU")
-_DIAGNOSTIC = (
-    "NDT", "NST", "DIG", "LNGQT", "NORM", "IMI", "ASMI", "LVH", "LAFB", "ISC", "IRBBB", "1AVB", "IVCD", "ISCAL",
-    "CRBBB", "CLBBB", "ILMI", "LAO", "AMI", "ALMI", "ISCIN", "INJAS", "LMI", "ISCIL", "LPFB", "ISCAS", "INJAL", "ISCLA",
-    "RVH", "ANEUR", "RAO", "EL", "WPW", "ILBBB", "IPLMI", "ISCAN", "IPMI", "SEHYP", "INJIN", "INJLA", "PMI", "3AVB", "INJIL",
-    "2AVB",
-)  # fmt: skip
+_DIAGNOSTIC = tuple(
+    (
+        "NDT NST DIG LNGQT NORM IMI ASMI LVH LAFB ISC IRBBB 1AVB IVCD ISCAL CRBBB CLBBB ILMI LAO AMI ALMI "
+        "ISCIN INJAS LMI ISCIL LPFB ISCAS INJAL ISCLA RVH ANEUR RAO EL WPW ILBBB IPLMI ISCAN IPMI SEHYP INJIN "
+        "INJLA PMI 3AVB INJIL 2AVB"
+    ).split()
+)
 
 TASKS: dict[str, tuple[str, ...]] = {
     "super": _SUPER,
@@ -54,12 +54,26 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
+class AskedInOtherWords:
+    """AUC of one held-out wording; kind is synonym, criteria or shorthand."""
+
+    text: str
+    kind: str
+    auc: float
+
+
+@dataclass(frozen=True)
 class WordingResult:
     """One finding asked for by its plain name and by each held-out wording (AUC)."""
 
     finding: str
+    name: str
     plain: float
-    others: dict[str, float]
+    others: tuple[AskedInOtherWords, ...]
+
+    def worst(self, others: Sequence[AskedInOtherWords] | None = None) -> AskedInOtherWords:
+        """Return the wording with the lowest AUC, of all or of those given."""
+        return min(others or self.others, key=lambda other: other.auc)
 
 
 def task_labels(infos: Sequence[RecordInfo], task: str) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -103,32 +117,50 @@ def evaluate_wordings(
     results = []
     rows, labels = task_labels(infos, "all")
     for column, key in enumerate(TASKS["all"]):
-        held_out = findings()[key].held_out
-        if labels[:, column].sum() < min_positives or not held_out:
+        finding = findings()[key]
+        relevant = labels[:, column]
+        if relevant.sum() < min_positives or relevant.all() or not finding.held_out:
             continue
-        texts = [findings()[key].name, *(wording.text for wording in held_out)]
-        scores = ecg[rows] @ encode_text(texts).T
-        same = np.repeat(labels[:, column : column + 1], len(texts), axis=1)
-        auc = macro_auc(same, scores, [f"{i}:{fold_wording(text)}" for i, text in enumerate(texts)]).by_class
-        values = list(auc.values())
-        results.append(WordingResult(key, values[0], dict(zip(texts[1:], values[1:], strict=True))))
+        scores = ecg[rows] @ encode_text([finding.name, *(wording.text for wording in finding.held_out)]).T
+        columns = [str(number) for number in range(scores.shape[1])]
+        auc = list(macro_auc(np.repeat(relevant[:, None], len(columns), axis=1), scores, columns).by_class.values())
+        others = tuple(
+            AskedInOtherWords(wording.text, wording.kind, value)
+            for wording, value in zip(finding.held_out, auc[1:], strict=True)
+        )
+        results.append(WordingResult(key, finding.name, auc[0], others))
     return results
 
 
 def wording_drop(results: Sequence[WordingResult]) -> dict[str, float]:
-    """Summarise the loss of AUC when a finding is asked for in wordings never trained on.
+    """Summarise how much AUC is lost when findings are asked for in wordings never trained on (means over findings).
 
-    `mean` averages over all held-out wordings, `worse_of_two` takes the worse of the first and the last one (a synonym
-    and a shorthand or criterion, as they stand in the catalogue), `worst` the worst of all.
+    Returns:
+        `findings` and `wordings` (counts), `plain` (AUC of the plain names), and losses against the plain name: `mean`
+        over all held-out wordings, `synonym`, `criteria`, `shorthand` by kind, `worse_of_two` (the worse of the first
+        held-out description of the waveform and the first held-out synonym or shorthand), `worst` of all.
     """
-    if not results:
-        return {"findings": 0.0} | dict.fromkeys(("plain", "mean", "worse_of_two", "worst"), float("nan"))
-    others = [list(result.others.values()) for result in results]
-    plain = np.array([result.plain for result in results])
-    return {
+    drop = {
         "findings": float(len(results)),
-        "plain": float(plain.mean()),
-        "mean": float(np.mean([p - np.mean(values) for p, values in zip(plain, others, strict=True)])),
-        "worse_of_two": float(np.mean([p - min(v[0], v[-1]) for p, v in zip(plain, others, strict=True)])),
-        "worst": float(np.mean([p - min(values) for p, values in zip(plain, others, strict=True)])),
+        "wordings": float(sum(len(result.others) for result in results)),
+        "plain": _mean(result.plain for result in results),
+        "mean": _mean(result.plain - _mean(other.auc for other in result.others) for result in results),
     }
+    for kind in ("synonym", "criteria", "shorthand"):
+        of_kind = [(r.plain, [other.auc for other in r.others if other.kind == kind]) for r in results]
+        drop[kind] = _mean(plain - _mean(values) for plain, values in of_kind if values)
+    drop["worse_of_two"] = _mean(result.plain - result.worst(_two(result)).auc for result in results)
+    drop["worst"] = _mean(result.plain - result.worst().auc for result in results)
+    return drop
+
+
+def _two(result: WordingResult) -> list[AskedInOtherWords]:
+    """Return the first description of the waveform and the first other wording, where there are such."""
+    criteria = [other for other in result.others if other.kind == "criteria"]
+    words = [other for other in result.others if other.kind != "criteria"]
+    return criteria[:1] + words[:1]
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return float(np.mean(listed)) if listed else float("nan")

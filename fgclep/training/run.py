@@ -184,7 +184,8 @@ def _pin_settings(file: Path, config: CoarseConfig) -> None:
         changed = [key for key, value in settings.items() if key != "threads" and earlier.get(key) != value]
         if changed:
             raise UsageError(
-                f"{file.parent} holds a run with another {', '.join(changed)}.", "Repeat the settings or choose a new --out."
+                f"{file.parent} holds a run with another {', '.join(changed)}.",
+                "Repeat the settings or choose a new --out.",
             )
     file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

@@ -50,7 +50,9 @@ def ptbxl_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
             samples = np.round(synthetic.record.waveform * 1000).astype("<i2")
             (folder / f"{name}.dat").write_bytes(samples.T.tobytes())
             lines = [f"{name} 12 100 {samples.shape[1]}"]
-            lines += [f"{name}.dat 16 1000.0(0)/mV 16 0 {row[0]} 0 0 {lead}" for lead, row in zip(LEADS, samples, strict=True)]
+            lines += [
+                f"{name}.dat 16 1000.0(0)/mV 16 0 {row[0]} 0 0 {lead}" for lead, row in zip(LEADS, samples, strict=True)
+            ]
             (folder / f"{name}.hea").write_text("\n".join(lines) + "\n")
             codes = {code: 100.0 for code in CODES if code in synthetic.truth} or {"NORM": 100.0}
             writer.writerow(
