@@ -41,15 +41,12 @@ def scan(
 def synth(
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist or be empty.")],
     n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many ECGs.")],
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same ECGs.")] = 0,
-    fs_hz: Annotated[int, typer.Option("--fs-hz", min=50, max=10_000, help="Sampling rate in Hz.")] = 500,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same ECGs.")] = 0,
+    fs_hz: Annotated[int, typer.Option("--fs-hz", min=100, max=10_000, help="Sampling rate in Hz.")] = 500,
 ) -> None:
     """Write synthetic ECGs with known findings as a tree in MIMIC-IV-ECG's layout."""
     from fgclep.datasets.synthetic import write_tree
-    from fgclep.errors import UsageError
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists already; expected a new or empty folder.", "Name another folder.")
     write_tree(out, n, seed, fs_hz)
     typer.echo(f"Wrote {n} synthetic ECGs to {out}.", err=True)
 
@@ -80,8 +77,10 @@ def _as_json(report: "ScanReport") -> dict[str, Any]:
 
 
 def _print_report(report: "ScanReport") -> None:
-    console = Console(width=None if sys.stdout.isatty() else _WIDE)
-    console.print(f"{report.name} ({report.kind}) in {report.root}", highlight=False)
+    # No markup, no emoji: file names and record ids may hold [brackets] and :colons:.
+    width = None if sys.stdout.isatty() else _WIDE
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    console.print(f"{report.name} ({report.kind}) in {report.root}")
     table = Table(show_header=False)
     for label, value in _rows(report):
         table.add_row(label, value)
@@ -91,7 +90,7 @@ def _print_report(report: "ScanReport") -> None:
         console.print(_reject_table(report))
     if report.missing:
         examples = ", ".join(report.missing_examples)
-        console.print(f"{report.missing} listed records have no files here, such as {examples}.", highlight=False)
+        console.print(f"{report.missing} listed records have no files here, such as {examples}.")
 
 
 def _rows(report: "ScanReport") -> list[tuple[str, str]]:

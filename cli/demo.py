@@ -31,12 +31,20 @@ def find_index(flag: str | None) -> Path:
         UsageError: if there are several indexes and none is the default.
     """
     from fgclep.demo import demo_index_path
+    from indexer.home import list_indexes
+
+    if settings.text("index", flag) is None and not list_indexes(settings.home()):
+        _announce(demo_index_path())
+        return demo_index_path()
+    return find_published_index(flag)
+
+
+def find_published_index(flag: str | None) -> Path:
+    """Find an index version as `find_index` does, but take the demo only when it is asked for by its name."""
+    from fgclep.demo import demo_index_path
     from indexer.home import list_indexes, resolve_index
 
     home, asked = settings.home(), settings.text("index", flag)
-    if asked is None and not list_indexes(home):
-        _announce(demo_index_path())
-        return demo_index_path()
     if asked == DEMO and DEMO not in {entry.name for entry in list_indexes(home)}:
         return demo_index_path()
     return resolve_index(asked, home)

@@ -1,6 +1,5 @@
 """`fgclep doctor`: is everything here that a search needs, and does it compute rightly?"""
 
-import json
 import os
 import platform
 import tempfile
@@ -14,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from cli import settings
+from cli.output import print_json
 from fgclep.errors import FgclepError, NotSetUpError
 
 State = Literal["ok", "note", "fail"]
@@ -51,7 +51,7 @@ def doctor(
     failed = [check for check in checks if check.state == "fail"]
     verdict = f"{len(failed)} of {len(checks)} checks failed." if failed else "Everything that a search needs works."
     if json_:
-        typer.echo(json.dumps({"schema": 1, "ok": not failed, "verdict": verdict, "checks": [*map(asdict, checks)]}))
+        print_json({"schema": 1, "ok": not failed, "verdict": verdict, "checks": [*map(asdict, checks)]})
     else:
         _print_table(checks, verdict)
     if failed:
@@ -181,24 +181,25 @@ def look_at_model() -> Iterator[Check]:
 
 def look_at_indexes() -> Iterator[Check]:
     """Every published index and the built-in demo, opened as a search opens them."""
-    from cli.demo import DEMO
     from fgclep.demo import demo_index_path
-    from indexer.home import list_indexes
+    from indexer.home import current_version, list_indexes
 
-    entries = {entry.name: entry.version_dir for entry in list_indexes(settings.home())}
+    entries = list_indexes(settings.home())
     if not entries:
         build = "fgclep index build --data PATH --name NAME"
         yield Check("indexes", "note", "none of your own yet: searches use the built-in demo", build)
-    for name, path in {**entries, DEMO: demo_index_path()}.items():
-        yield from _guarded(partial(_look_at_index, name, path), f"index {name}")
+    places: dict[str, Callable[[], Path]] = {"built-in demo": demo_index_path}
+    places |= {f"index {entry.name}": partial(current_version, entry.directory) for entry in entries}
+    for name, find in places.items():
+        yield from _guarded(partial(_look_at_index, name, find), name)
 
 
-def _look_at_index(name: str, path: Path) -> Iterator[Check]:
+def _look_at_index(name: str, find: Callable[[], Path]) -> Iterator[Check]:
     from indexer.open import matching_model, open_index
 
-    index = open_index(path)
+    index = open_index(find())
     model = matching_model(index.manifest)
-    yield Check(f"index {name}", "ok", f"{len(index.keys)} ECGs, searched by {index.backend.name}, model {model.name}")
+    yield Check(name, "ok", f"{len(index.keys)} ECGs, searched by {index.backend.name}, model {model.name}")
 
 
 LOOKS: dict[str, Callable[[], Iterator[Check]]] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.demo import find_published_index
 from cli.output import OutputFormat, console, print_json, print_rows, say, with_output_flags
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def info(
     from indexer.open import STORE
     from indexer.store import open_store
 
-    path = _resolve(name)
+    path = find_published_index(name)
     manifest = read_manifest(path)
     rejected = []
     if rejects:
@@ -93,7 +94,7 @@ def verify(
     from fgclep.errors import CorruptionError
     from indexer.verify import verify_index
 
-    path = _resolve(name)
+    path = find_published_index(name)
     checks = verify_index(path, full=full)
     failed = [check for check in checks if not check.passed]
     if as_json:
@@ -121,7 +122,7 @@ def use(name: Annotated[str, typer.Argument(help="Name of an index.")]) -> None:
 @app.command("path")
 def path_(name: Index = None) -> None:
     """Print the directory of an index's current version."""
-    typer.echo(_resolve(name))
+    typer.echo(find_published_index(name))
 
 
 @app.command()
@@ -129,9 +130,12 @@ def build(
     name: Annotated[str, typer.Option("--name", help="Name of the index; an existing one gets a new version.")],
     data: Annotated[Path | None, typer.Option("--data", help="Folder of a data set (FGCLEP_DATA).")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Name or path; the shipped one unless given.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=0, help="Reading processes.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, help="Reading processes; half the cores unless given, 0 reads in this one."),
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Records per step of the model.")] = 64,
-    dtype: Annotated[Dtype, typer.Option("--dtype", help="Stored vectors.")] = Dtype.FP32,
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="Of the stored vectors; fp16 halves the index.")] = Dtype.FP32,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Index the first N records only.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Discard an unfinished build.")] = False,
     max_reject_rate: Annotated[
@@ -145,8 +149,10 @@ def build(
     from fgclep.errors import UsageError
     from indexer.build import open_for_model, plan_build, run_build
     from indexer.embed import load_embedder
+    from indexer.home import index_dir
     from indexer.manifest import read_manifest
 
+    index_dir(settings.home(), name)  # refuses a bad name before anything is loaded
     folder = data or settings.text("data")
     if folder is None:
         raise UsageError("No data was given.", "fgclep index build --data PATH --name NAME")
@@ -177,22 +183,22 @@ def build(
         typer.echo(version_dir)
 
 
-def _resolve(name: str | None) -> Path:
-    from cli import settings
-    from indexer.home import resolve_index
-
-    return resolve_index(settings.text("index", name), settings.home())
-
-
 def _device() -> str:
-    from cli import settings
-
-    asked = settings.text("device") or "auto"
-    if asked != "auto":
-        return asked
+    """Return where the model runs: what FGCLEP_DEVICE says, else CUDA where it works."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    from cli import settings
+    from fgclep.errors import UsageError
+
+    asked = settings.text("device") or "auto"
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UsageError(f"The device {asked!r} cannot be used: {reason}.", "FGCLEP_DEVICE=auto") from error
+    return asked
 
 
 def _cores() -> int:
@@ -260,10 +266,12 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def _describe(manifest: "IndexManifest", path: Path) -> list[tuple[str, str]]:
+    from indexer.home import VERSIONS
+
     model, dataset, test = manifest.model, manifest.dataset, manifest.self_test
     rate = f" at {dataset.fs_hz} Hz" if dataset.fs_hz else ""
     reasons = [f"{number:,} {reason}" for reason, number in manifest.counts.rejected_by_reason.items()]
-    kept = sorted(sibling.name for sibling in path.parent.iterdir() if sibling != path)
+    kept = sorted(sibling.name for sibling in path.parent.iterdir() if sibling != path and path.parent.name == VERSIONS)
     return [
         ("name", f"{manifest.name} ({manifest.version})"),
         ("created", f"{manifest.created} by fgclep {manifest.fgclep_version}"),

@@ -115,7 +115,9 @@ def console() -> "Console":
     """Return the console for tables on stdout: COLUMNS wide, else the terminal's width, else without limit."""
     from rich.console import Console
 
-    return Console(width=shutil.get_terminal_size((_WIDE, 24)).columns, highlight=False)
+    width = shutil.get_terminal_size((_WIDE, 24)).columns
+    # No markup, no emoji: reports and record ids may hold [brackets] and :colons:.
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def say(line: str, *, dim: bool = False) -> None:

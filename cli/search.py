@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _RANGE = "LOW:HIGH"
 _FILTERS = "Filters, applied before the search; a range may leave one side open"
 _OUT = "Pictures and files"
+_TAGS = "A finding that the report asserts, such as AFIB or TINV@V4, or a code of the data set; repeatable."
 
 
 def _range_option(name: str, what: str) -> Any:
@@ -36,10 +37,13 @@ def search(
         list[str] | None,
         typer.Option("--like", metavar="REF", help="An example ECG: record id, study id or WFDB file; repeatable."),
     ] = None,
-    limit: Annotated[int, typer.Option("-n", "--limit", help="Hits wanted.")] = 10,
+    limit: Annotated[int, typer.Option("-n", "--limit", help="Hits wanted; more than there are means all.")] = 10,
     per_patient: Annotated[int | None, typer.Option("--per-patient", help="At most so many hits per patient.")] = None,
     min_score: Annotated[float | None, typer.Option("--min-score", help="Least score, 0 to 1.")] = None,
     index: Annotated[str | None, typer.Option("--index", help="Name or path of an index (FGCLEP_INDEX).")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Where the index's model is, if it has moved; no other will do.")
+    ] = None,
     where: Annotated[
         str | None,
         typer.Option("--where", metavar="EXPR", rich_help_panel=_FILTERS, help="Such as \"age >= 65 and sex = 'F'\"."),
@@ -62,7 +66,7 @@ def search(
     ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option("--tag", metavar="CODE", rich_help_panel=_FILTERS, help="A code of the data set; repeatable."),
+        typer.Option("--tag", metavar="CODE", rich_help_panel=_FILTERS, help=_TAGS),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="DIR", rich_help_panel=_OUT, help="Draw every hit on ECG paper.")
@@ -84,7 +88,7 @@ def search(
         tuple(report_has or ()), tuple(report_lacks or ()), tuple(tag or ()),
     )  # fmt: skip
     query = Query(text, tuple(like or ()), limit, filters, per_patient, min_score)
-    opened, result = _search(query, index, export)
+    opened, result = _search(query, index, model, export)
     _write_files(opened, result, plot, export)
     _print_result(result, output, demo=_is_demo(opened), detailed=_verbosity(ctx) > 0, index=index)
     if fail_empty and not result.hits:
@@ -107,7 +111,7 @@ set_parameters(
 )
 
 
-def _search(query: "Query", index: str | None, export: Path | None) -> "tuple[OpenIndex, Result]":
+def _search(query: "Query", index: str | None, model: str | None, export: Path | None) -> "tuple[OpenIndex, Result]":
     """Open the index and answer the query; what would fail at the end is refused first."""
     from cli import settings
     from cli.demo import find_index
@@ -122,7 +126,7 @@ def _search(query: "Query", index: str | None, export: Path | None) -> "tuple[Op
         check_new_folder(export)
     opened = open_index(find_index(index))
     manifest = opened.manifest
-    encoder = BundleEncoder(manifest, lambda: matching_model(manifest), QueryCache(settings.home()))
+    encoder = BundleEncoder(manifest, lambda: matching_model(manifest, model), QueryCache(settings.home()))
     return opened, Searcher(opened, encoder).search(query)
 
 
@@ -134,10 +138,14 @@ def _write_files(opened: "OpenIndex", result: "Result", plot: Path | None, expor
     waveforms = WaveformReader(opened.manifest)
     if plot is not None:
         pictures = plot_hits(result, waveforms, plot)
-        say(f"Drew {len(pictures)} pictures in {plot}")
+        say(f"Drew {_count(len(pictures), 'picture')} in {plot}")
     if export is not None:
         export_hits(result, waveforms, export)
-        say(f"Exported {len(result.hits)} hits to {export}")
+        say(f"Exported {_count(len(result.hits), 'hit')} to {export}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _is_demo(opened: "OpenIndex") -> bool:
@@ -161,7 +169,7 @@ def _print_result(result: "Result", output: OutputFormat, *, demo: bool, detaile
         print_rows(output, document, document["hits"], Hit.columns(), "record")
         return
     screen = console()
-    screen.print(_caption(result, detailed), style="bold", markup=False)
+    screen.print(_caption(result, detailed), style="bold")
     if result.hits:
         screen.print(_table(result, detailed))
         where = f" --index {shlex.quote(index)}" if index else ""

@@ -1,5 +1,6 @@
 """`fgclep show`: everything known about one ECG, and its picture."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,33 +22,17 @@ def show(
     index: Annotated[str | None, typer.Option("--index", help="Name or path of an index (FGCLEP_INDEX).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show one ECG: who, when, measurements, report, tags, flags; draw it with --plot."""
-    from cli.demo import find_index
-    from indexer.open import open_index
+    """Show one ECG: who, when, measurements, report, tags, flags; draw it with --plot.
+
+    A file given with its extension (.hea, .dat, .mat) is read as it is, without any index.
+    """
     from retrieval.paper import check_picture_name, draw_ecg
-    from retrieval.refs import resolve_ref
-    from retrieval.waveforms import WaveformReader, read_file, record_info
 
     if plot is not None:
         check_picture_name(plot)
-    opened = open_index(find_index(index))
-    target = resolve_ref(opened, ref)
-    record: EcgRecord | None = None
-    if isinstance(target, Path):
-        record = read_file(target)
-        info = record.info
-        details = {
-            "fs_hz": record.fs_hz,
-            "duration_s": record.waveform.shape[1] / record.fs_hz,
-            "flags": list(record.flags),
-        }
-    else:
-        row = opened.store.records([target])[target]
-        info = record_info(row)
-        details = {"fs_hz": row["fs_hz"], "duration_s": row["duration_s"], "flags": row["flags"].splitlines()}
-        if plot is not None:
-            record = WaveformReader(opened.manifest).read(row)
-    if plot is not None and record is not None:
+    info, details, read = _find(ref, index)
+    if plot is not None:
+        record = read()
         plot.parent.mkdir(parents=True, exist_ok=True)
         draw_ecg(record, plot)
         say(f"Drew {plot}")
@@ -56,6 +41,28 @@ def show(
     else:
         for label, value in _lines(info, details):
             typer.echo(f"{label:<16} {value}".rstrip())
+
+
+def _find(ref: str, index: str | None) -> "tuple[RecordInfo, dict[str, Any], Callable[[], EcgRecord]]":
+    """Look a record up in a file or an index: what is known of it, and how to read its samples."""
+    from cli.demo import find_index
+    from indexer.open import open_index
+    from retrieval.refs import named_file, resolve_ref
+    from retrieval.waveforms import WaveformReader, read_file, record_info
+
+    file = named_file(ref)
+    if file is None:
+        opened = open_index(find_index(index))
+        target = resolve_ref(opened, ref)
+        if isinstance(target, int):
+            row = opened.store.records([target])[target]
+            details = {"fs_hz": row["fs_hz"], "duration_s": row["duration_s"], "flags": row["flags"].splitlines()}
+            return record_info(row), details, lambda: WaveformReader(opened.manifest).read(row)
+        file = target
+    record = read_file(file)
+    duration_s = record.waveform.shape[1] / record.fs_hz
+    details = {"fs_hz": record.fs_hz, "duration_s": duration_s, "flags": list(record.flags)}
+    return record.info, details, lambda: record
 
 
 def _to_dict(info: "RecordInfo", details: dict[str, Any]) -> dict[str, Any]:
@@ -83,6 +90,8 @@ def _lines(info: "RecordInfo", details: dict[str, Any]) -> list[tuple[str, str]]
     """Return label and value of everything that is known; lists go on under their label."""
     from dataclasses import asdict
 
+    from retrieval.paper import dataset_notice
+
     person = [
         f"{info.age_years:.0f} years" if info.age_years is not None else "",
         {"F": "female", "M": "male"}.get(info.sex or "", ""),
@@ -92,6 +101,7 @@ def _lines(info: "RecordInfo", details: dict[str, Any]) -> list[tuple[str, str]]
         ("subject, study", f"{info.subject_id}, {info.study_id}"),
         ("person", ", ".join(part for part in person if part)),
         ("time", info.ecg_time or ""),
+        ("source", dataset_notice(info.dataset)),
         ("file", info.path),
         ("samples", f"{details['fs_hz']:g} Hz, {details['duration_s']:.1f} s"),
     ]

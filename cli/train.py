@@ -33,8 +33,9 @@ def coarse(
 ) -> None:
     """Step 1 (CLEP): align ECGs with their reports and with what is true of them.
 
-    Writes OUT/bundle, a model for `fgclep index build --model`, with its scores on the card. Needs the train extra for
-    the default text tower: pip install 'fgclep[train]'.
+    Writes OUT/bundle, a model for `fgclep index build --model`, with its scores on the card.
+
+    The default text tower comes with the train extra of the package.
     """
     from fgclep.training.config import parse_overrides, read_config
     from fgclep.training.run import train_coarse

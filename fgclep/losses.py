@@ -1,7 +1,4 @@
-"""Losses that align ECG and text embeddings.
-
-The plain forms here are the oracle: every pair of the batch in one float32 matrix.
-"""
+"""Losses that align ECG and text embeddings, in plain form: every pair of a batch in one float32 matrix."""
 
 import torch
 import torch.nn.functional as F

@@ -35,6 +35,10 @@ class EcgProcessor:
     center: str
     version: int = PREPROCESSING_VERSION
 
+    def __post_init__(self) -> None:
+        if self.center not in ("median", "none"):
+            raise ValueError(f"center is {self.center!r}; expected 'median' or 'none'")
+
     @classmethod
     def from_pretrained(cls, path: Path | str) -> "EcgProcessor":
         """Read `preprocessor_config.json` of a model bundle.

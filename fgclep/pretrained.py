@@ -101,15 +101,24 @@ def load_model(path: str | Path, device: str = "cpu") -> "FGCLEPModel":
     bundle_fingerprint(path)
     try:
         model_type = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except ValueError as error:
-        raise CorruptionError(f"{path / 'config.json'} is not readable JSON: {error}.") from error
+    except (ValueError, AttributeError) as error:
+        raise CorruptionError(f"{path / 'config.json'} is not a readable JSON object: {error}.") from error
     if model_type != "fgclep":
         raise CompatibilityError(f"{path} holds a {model_type!r} model; expected an fgclep bundle.")
     try:
-        model = FGCLEPModel.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+        model, loaded = FGCLEPModel.from_pretrained(
+            path, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
         model.tokenizer = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CorruptionError(f"the model bundle {path} cannot be loaded: {error}") from error
+    strange = sorted({*loaded["missing_keys"], *loaded["unexpected_keys"]})
+    if strange:  # transformers would only warn, and go on with random weights
+        raise CorruptionError(
+            f"{path / WEIGHTS_NAME} does not hold the weights of its config.json; {len(strange)} are missing or "
+            f"unknown, such as {strange[0]}.",
+            "copy or train the bundle again.",
+        )
     model.eval()
     return model.to(device)  # type: ignore[no-any-return]
 

@@ -58,6 +58,11 @@ class RecordInfo:
     measurements: Measurements = Measurements()
     extra: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def generated(self) -> bool:
+        """Tell whether the generator makes this record again from its id, `synthetic:<seed>-<number>`."""
+        return self.record_id.startswith("synthetic:")
+
 
 @dataclass(frozen=True)
 class EcgRecord:
@@ -66,7 +71,7 @@ class EcgRecord:
     Attributes:
         waveform: float32, shape (12, samples), mV, canonical lead order, free of NaN.
         fs_hz: sampling rate of `waveform`.
-        flags: what was found and mended or deserves a warning, e.g. `nan-filled`, `leads-swapped:aVL/aVF`.
+        flags: what was found and mended or deserves a warning: `nan-filled`, `flat:V1,V2`, `einthoven`.
     """
 
     info: RecordInfo
@@ -80,8 +85,8 @@ class RecordReject(DataError):
 
     Args:
         record_id: the record.
-        reason: one word group such as `missing-lead`, `truncated`, `nan`, `flat`, `too-short`, `bad-header`,
-            `unreadable`, `missing-file`.
+        reason: one of `missing-file`, `unreadable`, `bad-header`, `truncated`, `missing-lead`, `duplicate-lead`,
+            `lead-mismatch`, `bad-rate`, `too-short`, `nan`, `flat`.
         detail: the sentence for people.
     """
 

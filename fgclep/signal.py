@@ -4,6 +4,7 @@ The limb leads are checked against Einthoven's identities. They hold for every r
 attached to, so where they fail and hold again once two names are exchanged, the file is labelled wrongly.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from itertools import permutations
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from fgclep.errors import DataError
 from fgclep.leads import LEADS, canonical_order
 from fgclep.record import EcgRecord, RecordInfo, RecordReject, Waveform
-from fgclep.wfdb_io import RawEcg
+from fgclep.wfdb_io import SYNTHETIC_COMMENT, RawEcg
 
 CONTRACT_HZ = 500
 CONTRACT_SAMPLES = 5000
@@ -46,10 +47,11 @@ def clean(raw: RawEcg, info: RecordInfo) -> EcgRecord:
 
     Returns:
         The twelve leads in canonical order at the stored rate, free of NaN. Flags: `nan-filled`; `flat:V1,V2` for
-        constant leads; `einthoven` where the limb leads contradict each other without two names being exchanged.
+        constant leads; `einthoven` where the limb leads contradict each other without two names being exchanged. A file
+        that calls itself synthetic is of the data set `synthetic`, whatever folder it lies in.
 
     Raises:
-        RecordReject: `missing-lead`, `bad-rate`, `too-short`, `nan`, `flat` or `lead-mismatch`.
+        RecordReject: `missing-lead`, `duplicate-lead`, `bad-rate`, `too-short`, `nan`, `flat` or `lead-mismatch`.
     """
     stored = _in_canonical_order(raw, info.record_id)
     _check_extent(stored, raw.fs_hz, info.record_id)
@@ -64,6 +66,8 @@ def clean(raw: RawEcg, info: RecordInfo) -> EcgRecord:
         flags.append("nan-filled")
     flags += _check_flat(waveform, info.record_id)
     flags += _check_labels(limb, info.record_id)
+    if SYNTHETIC_COMMENT in raw.comments:
+        info = replace(info, dataset="synthetic")
     return EcgRecord(info, waveform, raw.fs_hz, tuple(flags))
 
 

@@ -22,6 +22,9 @@ from fgclep.record import RecordReject
 MISSING_SAMPLE = -32768
 """What format 16 stores where a sample is missing."""
 
+SYNTHETIC_COMMENT = "Source: synthetic ECG made by fgclep"
+"""The header comment that marks a made-up record, wherever its file is copied to."""
+
 _SUFFIXES = (".hea", ".dat", ".mat")
 _MV_PER_UNIT = {"": 1.0, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "v": 1e3}
 _PACKED_BYTES = {"212": 3 / 2, "310": 4 / 3, "311": 4 / 3}

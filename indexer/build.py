@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fgclep.datasets import Dataset, open_dataset
+from fgclep.datasets import Dataset, open_for_rate
 from fgclep.errors import DataError, FgclepError, InterruptedWork, TooManyRejectsError
 from indexer.assemble import assemble
 from indexer.embed import Embedder, EmbedOptions, Tally, embed_dataset, load_embedder, total_records
@@ -65,9 +65,10 @@ class BuildPlan:
 
     @property
     def disk_bytes(self) -> int:
-        """Space the build needs at most: shards, joined vectors and the derived index, and the rows."""
+        """Space the build still needs at most: shards, joined vectors and the derived index, and the rows."""
         width = self.embedder.model.dim * (2 if self.embed.dtype == "float16" else 4)
-        return self.total * (3 * width + _ROW_BYTES) + _MISSING_BYTES * len(self.dataset.missing) + _EMPTY_BYTES
+        whole = self.total * (3 * width + _ROW_BYTES) + _MISSING_BYTES * len(self.dataset.missing) + _EMPTY_BYTES
+        return max(0, whole - self.staging.size_bytes())
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the vectors: an unfinished build is only continued with the same."""
@@ -140,11 +141,7 @@ def build_index(
 
 def open_for_model(data: Path, embedder: Embedder) -> Dataset:
     """Open a data set at the rate that suits a model: the lowest one that loses nothing, else the highest."""
-    dataset = open_dataset(data)
-    enough = [rate for rate in dataset.rates if rate >= embedder.processor.fs_hz]
-    if len(dataset.rates) < 2:
-        return dataset
-    return open_dataset(data, fs_hz=min(enough) if enough else max(dataset.rates))
+    return open_for_rate(data, embedder.processor.fs_hz)
 
 
 def plan_build(
@@ -265,11 +262,14 @@ def _check_rejects(plan: BuildPlan, counts: Counts) -> None:
         raise TooManyRejectsError(
             f"{counts.rejected:,} of {counts.read:,} records were rejected ({reasons}); at most "
             f"{plan.max_reject_rate:.0%} are allowed, so nothing was published.",
-            f"See why with `fgclep data scan {plan.dataset.root}`; if they may be left out, repeat the command with "
-            f"--max-reject-rate {min(1.0, counts.rejected / counts.read + 0.01):.2f}.",
+            f"See why with `fgclep data scan {plan.dataset.root}`. Once the files are mended, add --restart; if they "
+            f"may be left out, add --max-reject-rate {min(1.0, counts.rejected / counts.read + 0.01):.2f}.",
         )
     if counts.indexed == 0:
-        raise DataError(f"No record of {plan.dataset.root} could be used: {reasons}.", "Nothing was published.")
+        raise DataError(
+            f"No record of {plan.dataset.root} could be used: {reasons}. Nothing was published.",
+            f"See why with `fgclep data scan {plan.dataset.root}`. Once the files are mended, add --restart.",
+        )
 
 
 @contextmanager

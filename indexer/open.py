@@ -92,7 +92,15 @@ def matching_model(manifest: IndexManifest, model: str | None = None) -> Path:
     elif Path(manifest.model.path).is_dir():
         found = Path(manifest.model.path)
     else:
-        found = resolve_model(manifest.model.name)
+        try:
+            found = resolve_model(manifest.model.name)
+        except NotSetUpError as error:
+            raise NotSetUpError(
+                f"Index {manifest.name} ({manifest.version}) was built with model {manifest.model.name} "
+                f"[{manifest.model.fingerprint}], which is no longer in {manifest.model.path}.",
+                "Name where it is now (--model PATH), or build again: fgclep index build "
+                f"--data {manifest.dataset.root} --name {manifest.name}",
+            ) from error
     fingerprint = bundle_fingerprint(found)
     if fingerprint != manifest.model.fingerprint:
         way_out = "Name the model it was built with (--model PATH)" if model is None else "Drop --model"

@@ -6,9 +6,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
@@ -109,7 +110,8 @@ def iter_prepared(
     waiting: deque[tuple[Chunk, Future[PreparedChunk]]] = deque()
     try:
         for chunk in chunks:
-            waiting.append((chunk, pool.submit(_prepare_in_worker, chunk.items)))
+            with _interrupts_held_back():  # submitting may start a worker
+                waiting.append((chunk, pool.submit(_prepare_in_worker, chunk.items)))
             if len(waiting) > _CHUNKS_PER_WORKER * workers:
                 yield _first(waiting)
         while waiting:
@@ -121,6 +123,16 @@ def iter_prepared(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let a process that is started meanwhile inherit deaf ears: Ctrl-C would kill it before it could ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _first(waiting: deque[tuple[Chunk, Future[PreparedChunk]]]) -> tuple[Chunk, PreparedChunk]:

@@ -3,15 +3,24 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
+from fgclep.findings.tagger import tag_report
 from fgclep.record import RecordInfo
 from fgclep.reports import report_hash
 
 
 def record_row(key: int, info: RecordInfo, *, fs_hz: float, duration_s: float, flags: Sequence[str]) -> dict[str, Any]:
-    """Turn a record into the columns of `records`, plus its `tags`."""
+    """Turn a record into the columns of `records`, plus its `tags`: the data set's codes and its report's findings.
+
+    A record of the generator keeps its tags as they are: they are its exact truth, which its report may blur.
+    """
     report = "\n".join(info.report_lines)
+    said = () if info.generated else _findings_said(report)
+    tags: dict[str, str] = {}
+    for tag in (*info.tags, *said):
+        tags.setdefault(tag.lower(), tag)  # the store tells no upper from lower case
     return {
         "key": key,
         "record_id": info.record_id,
@@ -30,5 +39,11 @@ def record_row(key: int, info: RecordInfo, *, fs_hz: float, duration_s: float, f
         "flags": "\n".join(flags),
         "report_hash": report_hash(report),
         "extra": json.dumps(info.extra, ensure_ascii=False),
-        "tags": list(dict.fromkeys(info.tags)),
+        "tags": list(tags.values()),
     }
+
+
+@lru_cache(maxsize=16_384)  # machine reports repeat: MIMIC-IV-ECG's 800,000 are far fewer texts
+def _findings_said(report: str) -> tuple[str, ...]:
+    """Return the findings that a report asserts, those it is unsure of ("possible", "consider") included."""
+    return tuple(finding for finding, present in tag_report(report).items() if present)

@@ -1,6 +1,6 @@
 """The tables of `store.sqlite`, as SQLAlchemy models; column names carry units and are the names users filter by."""
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -52,11 +52,12 @@ class SubjectRow(Base):
 
 
 class TagRow(Base):
-    """One code that the data set gives to one record."""
+    """One finding or code of one record: the data set says it, or the record's report does. Case does not matter."""
 
     __tablename__ = "tags"
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
-    tag: Mapped[str] = mapped_column(primary_key=True)
+    tag: Mapped[str] = mapped_column(String(collation="NOCASE"), primary_key=True)
     key: Mapped[int] = mapped_column(ForeignKey("records.key"), primary_key=True, index=True)
 
 

@@ -96,6 +96,10 @@ class Staging:
         """Tell whether an unfinished build is there."""
         return self._read_plan() is not None
 
+    def size_bytes(self) -> int:
+        """Measure what lies here: finished shards, and leftovers that make room when they are replaced."""
+        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
+
     def discard(self) -> None:
         """Remove everything; the plan goes first, so that half a removal is no resumable build."""
         self._plan.unlink(missing_ok=True)

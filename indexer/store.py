@@ -4,6 +4,7 @@ Flags and report lines are joined by newlines; `extra` is a JSON object.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import URL, Engine, create_engine, func, insert, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, func, insert, select, text
 from sqlalchemy.exc import DatabaseError
 
 from fgclep.errors import CorruptionError
@@ -33,6 +34,7 @@ _Row = TypeVar("_Row")
 
 _BATCH = 2000
 _VARIABLES = 500  # SQLite limits the variables of one statement
+_REBUILD = "Build the index again with `fgclep index build`, or restore the file from a copy."
 _SUBJECTS = """
 INSERT INTO subjects (dataset, subject_id, sex, records)
 SELECT dataset, subject_id, max(sex), count(*) FROM records GROUP BY dataset, subject_id
@@ -85,7 +87,7 @@ class Store:
 
     Attributes:
         path: the SQLite file.
-        engine: for queries; any write through it fails.
+        engine: of SQLAlchemy; any write through it fails.
     """
 
     def __init__(self, path: Path, engine: Engine) -> None:
@@ -104,15 +106,28 @@ class Store:
         """Close the file."""
         self.engine.dispose()
 
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Open a connection for queries.
+
+        Raises:
+            CorruptionError: if SQLite meets damage that opening did not show.
+        """
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except DatabaseError as error:
+            raise CorruptionError(f"{self.path} is not a readable index store: {error.orig}.", _REBUILD) from error
+
     def keys(self) -> NDArray[np.int64]:
         """Return every record's key, ascending, int64 (N,)."""
-        with self.engine.connect() as connection:
+        with self.connect() as connection:
             return np.fromiter(connection.scalars(select(RecordRow.key).order_by(RecordRow.key)), np.int64)
 
     def records(self, keys: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Return the columns of some records by key, with their `tags` as a list; unknown keys are left out."""
         found: dict[int, dict[str, Any]] = {}
-        with self.engine.connect() as connection:
+        with self.connect() as connection:
             for part in _parts([int(key) for key in keys]):
                 rows = connection.execute(select(RecordRow.__table__).where(RecordRow.key.in_(part)))
                 found.update({row["key"]: {**row, "tags": []} for row in rows.mappings()})
@@ -123,23 +138,23 @@ class Store:
 
     def key_of(self, record_id: str) -> int | None:
         """Return the key of a record id, or None if it is not indexed."""
-        with self.engine.connect() as connection:
+        with self.connect() as connection:
             return connection.scalar(select(RecordRow.key).where(RecordRow.record_id == record_id))
 
     def rejects(self) -> list[dict[str, str]]:
         """Return every rejected record with its reason."""
-        with self.engine.connect() as connection:
+        with self.connect() as connection:
             rows = connection.execute(select(RejectRow.__table__).order_by(RejectRow.record_id))
             return [dict(row) for row in rows.mappings()]
 
     def count(self, table: type[Base]) -> int:
         """Return the number of rows of one table."""
-        with self.engine.connect() as connection:
+        with self.connect() as connection:
             return connection.scalar(select(func.count()).select_from(table)) or 0
 
     def integrity_problem(self) -> str | None:
         """Return what SQLite's own integrity check finds, or None."""
-        with self.engine.connect() as connection:
+        with self.connect() as connection:
             answer = str(connection.scalar(text("PRAGMA integrity_check(1)")))
         return None if answer == "ok" else answer
 
@@ -155,14 +170,12 @@ def open_store(path: Path) -> Store:
     engine = create_engine(URL.create("sqlite", database=f"file:{quote(str(path.resolve()))}", query=options))
     store = Store(path, engine)
     try:
-        for table in (RecordRow, SubjectRow, TagRow, RejectRow, MissingRow):
-            store.count(table)
-    except DatabaseError as error:
+        with store.connect() as connection:
+            for table in (RecordRow, SubjectRow, TagRow, RejectRow, MissingRow):
+                connection.execute(select(table.__table__).limit(1)).all()
+    except CorruptionError:
         store.close()
-        raise CorruptionError(
-            f"{path} is not a readable index store: {error.orig}.",
-            "Build the index again with `fgclep index build`, or restore the file from a copy.",
-        ) from error
+        raise
     return store
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from fgclep.errors import UsageError
 from fgclep.leads import LEADS
 from fgclep.record import EcgRecord
-from retrieval.paper import DISCLAIMER, draw_ecg
+from retrieval.paper import DISCLAIMER, dataset_notice, draw_ecg
 from retrieval.searcher import Hit, Result
 from retrieval.tables import csv_text
 from retrieval.waveforms import WaveformReader
@@ -125,10 +125,14 @@ def _write_wfdb(record: EcgRecord, folder: Path, name: str) -> None:
 
 
 def _comments(record: EcgRecord) -> list[str]:
-    """Describe the record in header comments: what it is, whose, what was found, and what it is not for."""
+    """Describe the record in header comments: what it is, whose, what was found, and what it is not for.
+
+    The source of a synthetic record is written as `fgclep.wfdb_io.SYNTHETIC_COMMENT`, by which readers know the copy.
+    """
     info = record.info
     known: dict[str, Any] = {
         "Record": info.record_id,
+        "Source": dataset_notice(info.dataset),
         "Age": None if info.age_years is None else f"{info.age_years:g}",
         "Sex": info.sex,
         "Report": " | ".join(info.report_lines) or None,

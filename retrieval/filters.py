@@ -1,16 +1,21 @@
 """The command line's filters, turned into one SQL condition with bound parameters; expressions are in `where`."""
 
+import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import and_, bindparam, column, func, literal, not_, select, table
 
 from fgclep.errors import UsageError
 from indexer.schema import TagRow
+from indexer.store import Store
 from retrieval.where import ALIASES, RECORDS, Condition, parse_where
 
 TAGS = TagRow.__table__
 REPORTS_FTS = table("reports_fts", column("rowid"), column("reports_fts"))
+
+_RANGES = ("age", "rate", "pr", "qrs", "qtc", "axis")
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Filters:
         date: a range of `YYYY`, `YYYY-MM` or `YYYY-MM-DD`.
         report_has: texts of which each must occur in the report, word by word in this order.
         report_lacks: texts of which none may occur.
-        tags: codes the record must carry, all of them.
+        tags: findings or codes the record must carry, all of them, in any case.
     """
 
     where: str | None = None
@@ -49,7 +54,7 @@ class Filters:
         parts = [parse_where(self.where)] if self.where is not None else []
         if self.sex is not None:
             parts.append(_sex_condition(self.sex))
-        for option in ("age", "rate", "pr", "qrs", "qtc", "axis"):
+        for option in _RANGES:
             parts.extend(_range_condition(option, getattr(self, option)))
         parts.extend(_date_condition(self.date))
         parts.extend(_report_condition(text, "report-has") for text in self.report_has)
@@ -64,10 +69,10 @@ class Filters:
 
 
 def _sex_condition(sex: str) -> Condition:
-    letter = sex.strip().upper()[:1]
-    if letter not in {"F", "M"} or sex.strip().upper() not in {"F", "M", "FEMALE", "MALE"}:
+    word = sex.strip().upper()
+    if word not in {"F", "M", "FEMALE", "MALE"}:
         raise UsageError(f"--sex is {sex!r}, expected F or M.", "--sex F")
-    return RECORDS.c.sex == literal(letter)
+    return RECORDS.c.sex == literal(word[0])
 
 
 def _range_condition(option: str, text: str | None) -> list[Condition]:
@@ -104,6 +109,8 @@ def _date_condition(text: str | None) -> list[Condition]:
     for part in (low, high):
         if part and not re.fullmatch(r"\d{4}(-\d\d(-\d\d)?)?", part):
             raise UsageError(f"--date has {part!r}, expected YYYY, YYYY-MM or YYYY-MM-DD.", "--date 2015-03:2016")
+    if low and high and low[: len(high)] > high[: len(low)]:
+        raise UsageError(f"--date is {text!r}; the earlier end comes first.", f"--date {high}:{low}")
     time = RECORDS.c.ecg_time
     parts = [func.substr(time, 1, len(low)) >= literal(low)] if low else []
     return [*parts, func.substr(time, 1, len(high)) <= literal(high)] if high else parts
@@ -121,5 +128,24 @@ def _report_condition(text: str, option: str) -> Condition:
 def _tag_condition(tag: str) -> Condition:
     if not tag.strip():
         raise UsageError("--tag is empty, expected a code such as AFIB.", "--tag AFIB")
-    carrying = select(TAGS.c.key).where(func.lower(TAGS.c.tag) == literal(tag.strip().lower()))
-    return RECORDS.c.key.in_(carrying)
+    return RECORDS.c.key.in_(select(TAGS.c.key).where(TAGS.c.tag == literal(tag.strip())))
+
+
+def why_nothing(store: Store, filters: Filters) -> list[str]:
+    """Name the shorthands that leave no record of a store, whatever their value: a typing error, or unknown data."""
+    sentences = []
+    with store.connect() as connection:
+        for option in ("sex", *_RANGES, "date"):
+            values = RECORDS.c[ALIASES.get(option, option)]
+            known = select(values).where(values.is_not(None)).limit(1)
+            if getattr(filters, option) is not None and connection.scalar(known) is None:
+                sentences.append(f"--{option} leaves nothing: this index knows the {values.name} of no record.")
+        tags: Sequence[str] = connection.scalars(select(TAGS.c.tag).distinct()).all() if filters.tags else ()
+    by_folded = {tag.lower(): tag for tag in tags}
+    for tag in filters.tags:
+        folded = tag.strip().lower()
+        if folded not in by_folded:
+            near = difflib.get_close_matches(folded, by_folded, n=1)
+            meant = f"; did you mean {by_folded[near[0]]!r}?" if near else "."
+            sentences.append(f"No record of this index has the tag {tag.strip()!r}{meant}")
+    return sentences

@@ -30,7 +30,7 @@ COLUMN_S = 2.5
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 DISCLAIMER = "for education and research, not for diagnosis"
 
-DATASET_NOTICES = {
+_DATASET_NOTICES = {
     "ptb-xl": "PTB-XL, CC BY 4.0",
     "mimic-iv-ecg": "MIMIC-IV-ECG, ODbL 1.0",
     "cpsc2018": "CPSC2018, CC BY 4.0",
@@ -38,7 +38,6 @@ DATASET_NOTICES = {
     "synthetic": "synthetic ECG made by fgclep",
     "wfdb": "WFDB folder, licence of its owner",
 }
-"""Name and licence under each picture; a data set not listed is named without a licence."""
 
 _GRID = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 _RHYTHM_LEAD = "II"
@@ -117,6 +116,11 @@ def draw_ecg(record: EcgRecord, out: Path, *, title: str = "") -> None:
         figure.savefig(out, dpi=150, metadata=no_date)
 
 
+def dataset_notice(dataset: str) -> str:
+    """Return the name and licence of a data set, for pictures and copies; one not listed is named without a licence."""
+    return _DATASET_NOTICES.get(dataset, dataset)
+
+
 def check_picture_name(out: Path) -> None:
     """Refuse a file name whose suffix is none of `PICTURE_SUFFIXES`.
 
@@ -155,10 +159,16 @@ def _draw_page(record: EcgRecord, title: str) -> "Figure":
     return figure
 
 
+def _shown(waveform: Waveform, fs_hz: float) -> NDArray[np.float64]:
+    """Return the part of the leads that is drawn, each around its own median; float64 (12, samples), mV."""
+    shown = waveform[:, : round(SHOWN_S * fs_hz)].astype(np.float64)
+    centred: NDArray[np.float64] = shown - np.median(shown, axis=1, keepdims=True)
+    return centred
+
+
 def _cut_strips(waveform: Waveform, fs_hz: float) -> list[list[_Strip]]:
     """Cut the leads into the rows of the page: three rows of four strips, and the rhythm strip."""
-    shown = waveform[:, : round(SHOWN_S * fs_hz)].astype(np.float64)
-    shown = shown - np.median(shown, axis=1, keepdims=True)
+    shown = _shown(waveform, fs_hz)
     rows = [
         [_cut(shown, fs_hz, lead, lead, column * COLUMN_S, COLUMN_S) for column, lead in enumerate(row)]
         for row in _GRID
@@ -238,7 +248,7 @@ def _draw_text(axes: "Axes", header: list[tuple[str, str]], height: float, botto
         }[style]
         axes.text(_GRID_LEFT, y, line, fontsize=size, fontweight=weight, color=colour, va="baseline", parse_math=False)
         y -= _LINE_HEIGHT
-    notice = DATASET_NOTICES.get(record.info.dataset, record.info.dataset)
+    notice = dataset_notice(record.info.dataset)
     foot: dict[str, Any] = {"fontsize": 7.5, "color": "#444444", "va": "baseline", "parse_math": False}
     axes.text(_GRID_LEFT, bottom - 5.0, _scale_text(record), **foot)
     axes.text(_GRID_LEFT + _GRID_WIDTH, bottom - 5.0, f"{DISCLAIMER}  ·  {notice}", ha="right", **foot)
@@ -251,9 +261,11 @@ def _draw_text(axes: "Axes", header: list[tuple[str, str]], height: float, botto
 
 
 def _scale_text(record: EcgRecord) -> str:
-    """Describe paper speed, gain, sampling rate and what part of the record is shown."""
+    """Describe paper speed, gain, sampling rate and what part of the record is shown; no cut may go unsaid."""
     duration_s = record.waveform.shape[1] / record.fs_hz
     text = f"{MM_PER_S:g} mm/s  ·  {MM_PER_MV:g} mm/mV  ·  {record.fs_hz:g} Hz"
+    if np.abs(_shown(record.waveform, record.fs_hz)).max() * MM_PER_MV > _CLIP_MM:
+        text += f"  ·  cut off at ±{_CLIP_MM / MM_PER_MV:g} mV"
     if duration_s > SHOWN_S + 0.01:
         return f"{text}  ·  first {SHOWN_S:g} s of {duration_s:.1f} s"
     if duration_s < SHOWN_S - 0.01:

@@ -5,8 +5,21 @@ from pathlib import Path
 from sqlalchemy import select
 
 from fgclep.errors import UsageError
+from fgclep.wfdb_io import header_path, record_stem
 from indexer.open import OpenIndex
 from indexer.store import RecordRow
+
+
+def file_of(ref: str) -> Path | None:
+    """Return the path, without extension, of the WFDB record whose header is there under this name, or None."""
+    stem = record_stem(Path(ref).expanduser())
+    return stem if stem.name and header_path(stem).is_file() else None
+
+
+def named_file(ref: str) -> Path | None:
+    """Return the record of a WFDB file given with its extension: it needs no index, since no record id has one."""
+    stem = file_of(ref)
+    return stem if stem is not None and stem.name != Path(ref).name else None
 
 
 def resolve_ref(index: OpenIndex, ref: str) -> int | Path:
@@ -26,7 +39,7 @@ def resolve_ref(index: OpenIndex, ref: str) -> int | Path:
     key = index.store.key_of(ref)
     if key is not None:
         return key
-    with index.store.engine.connect() as connection:
+    with index.store.connect() as connection:
         same = select(RecordRow.key, RecordRow.record_id).where(RecordRow.study_id == ref).limit(4)
         studies = connection.execute(same).all()
         example = connection.scalar(select(RecordRow.record_id).limit(1))
@@ -37,12 +50,10 @@ def resolve_ref(index: OpenIndex, ref: str) -> int | Path:
             f"{ref!r} is the study id of several records: {', '.join(row.record_id for row in studies)}.",
             f"fgclep show {studies[0].record_id}",
         )
-    path = Path(ref).expanduser()
-    base = path.with_suffix("") if path.suffix in {".hea", ".dat", ".mat"} else path
-    if ref and base.with_name(f"{base.name}.hea").is_file():
-        return base
+    if (file := file_of(ref)) is not None:
+        return file
     raise UsageError(
         f"{ref!r} is neither a record or study id of index {index.manifest.name} (its records are called like "
-        f"{example}) nor the path of a WFDB file (no {base}.hea).",
+        f"{example}) nor the path of a WFDB file (no {record_stem(Path(ref).expanduser())}.hea).",
         "fgclep search TEXT --ids",
     )

@@ -17,6 +17,7 @@ from sqlalchemy import select
 from indexer.backends.base import rounding_margin
 from indexer.open import OpenIndex
 from retrieval.encoder import QueryEncoder, Vector
+from retrieval.filters import why_nothing
 from retrieval.query import Query
 from retrieval.refs import resolve_ref
 from retrieval.waveforms import read_file
@@ -135,6 +136,9 @@ class Searcher:
             allowed[examples] = False
         considered = int(allowed.sum())
         hits = self._hits(query, vector, allowed, considered) if considered else ()
+        notes = _notes(query, hits, considered)
+        if considered == 0:
+            notes += why_nothing(self._index.store, query.filters)
         manifest = self._index.manifest
         return Result(
             query=query,
@@ -142,7 +146,7 @@ class Searcher:
             considered=considered,
             total=len(self._index.keys),
             hits=hits,
-            notes=tuple(_notes(query, hits, considered)),
+            notes=tuple(notes),
             index={
                 "name": manifest.name,
                 "version": manifest.version,
@@ -157,7 +161,7 @@ class Searcher:
         keys = self._index.keys
         if condition is None:
             return np.ones(len(keys), np.bool_)
-        with self._index.store.engine.connect() as connection:
+        with self._index.store.connect() as connection:
             passing = np.fromiter(connection.scalars(select(RECORDS.c.key).where(condition)), np.int64)
         return np.isin(keys, passing)
 

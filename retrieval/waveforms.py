@@ -13,8 +13,6 @@ from indexer.manifest import IndexManifest
 if TYPE_CHECKING:
     from fgclep.datasets import Dataset
 
-_SYNTHETIC_TRUTH = "synthetic_truth.csv"
-
 
 def record_info(row: Mapping[str, Any]) -> RecordInfo:
     """Turn a row of the store (see `indexer.store.Store.records`) back into the record's description."""
@@ -73,13 +71,9 @@ class WaveformReader:
             RecordReject: if its file has gone or changed.
         """
         info = record_info(row)
-        if info.dataset == "synthetic":
+        if info.generated:
             return _regenerate(info, row["fs_hz"])
-        record = self._dataset.read(info)
-        if self._is_synthetic_tree:
-            # The tree has MIMIC-IV-ECG's layout; a picture must not pass for a patient's.
-            record = replace(record, info=replace(record.info, dataset="synthetic"))
-        return record
+        return self._dataset.read(info)
 
     @cached_property
     def _dataset(self) -> "Dataset":
@@ -93,10 +87,6 @@ class WaveformReader:
                 f"Put the data back there, or: fgclep index build --data PATH --name {self._manifest.name}",
             )
         return open_dataset(root, fs_hz=self._manifest.dataset.fs_hz)
-
-    @cached_property
-    def _is_synthetic_tree(self) -> bool:
-        return (Path(self._manifest.dataset.root) / _SYNTHETIC_TRUTH).is_file()
 
 
 def _regenerate(info: RecordInfo, fs_hz: float) -> EcgRecord:

@@ -286,6 +286,8 @@ def column_name(name: str) -> str:
     folded = ALIASES.get(folded, folded)
     if folded in NUMBER_COLUMNS or folded in TEXT_COLUMNS:
         return folded
+    if folded in {"tag", "tags"}:
+        raise UsageError("Tags are no column: a record has many.", "--tag AFIB")
     known = [*NUMBER_COLUMNS, *TEXT_COLUMNS]
     nearest = difflib.get_close_matches(folded, [*known, *ALIASES], n=1, cutoff=0.6)
     meant = f" Did you mean {nearest[0]!r}?" if nearest else ""

@@ -7,7 +7,7 @@ from fgclep.datasets.base import Dataset
 from fgclep.datasets.wfdb_folder import WfdbFolder
 from fgclep.errors import DataError, NotSetUpError
 
-__all__ = ["Dataset", "open_dataset"]
+__all__ = ["Dataset", "open_dataset", "open_for_rate"]
 
 _BY_TABLE = {ptbxl.TABLE: ptbxl.PtbXl, mimic_iv_ecg.RECORD_LIST: mimic_iv_ecg.MimicIvEcg}
 _KNOWN = (
@@ -47,3 +47,14 @@ def open_dataset(path: Path | str, *, fs_hz: int | None = None) -> Dataset:
     entries = sorted(entry.name for entry in root.iterdir())
     found = "is empty" if not entries else "holds " + ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "")
     raise DataError(f"{root} {found}; that is no data set fgclep knows.", f"Known are {_KNOWN}.")
+
+
+def open_for_rate(path: Path | str, fs_hz: float) -> Dataset:
+    """Open a data set at the lowest of its rates that is no lower than `fs_hz`, else at the highest.
+
+    Raises:
+        NotSetUpError, DataError: as `open_dataset` does.
+    """
+    dataset = open_dataset(path)
+    enough = [rate for rate in dataset.rates if rate >= fs_hz]
+    return open_dataset(path, fs_hz=min(enough)) if enough else dataset

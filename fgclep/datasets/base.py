@@ -104,7 +104,8 @@ def iter_csv(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
         try:
             columns = check_columns(next(reader, []), required, path)
             for row in reader:
-                yield check_row(row, columns, f"{path}, line {reader.line_num}")
+                if row:  # a blank line is no row
+                    yield check_row(row, columns, f"{path}, line {reader.line_num}")
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"{path} is not a UTF-8 csv file ({error}).", "Download it again.") from error
 

@@ -22,6 +22,7 @@ from fgclep.wfdb_io import header_rate
 
 RECORD_LIST = "record_list.csv"
 MEASUREMENTS = "machine_measurements.csv"
+_SYNTHETIC_TRUTH = "synthetic_truth.csv"  # stands beside the tables where `fgclep data synth` wrote the tree
 
 _RECORD_COLUMNS = ("subject_id", "study_id", "ecg_time", "path")
 _INTERVALS = ("rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end")
@@ -45,6 +46,8 @@ class MimicIvEcg(Dataset):
                 f"{root} has {RECORD_LIST} but no {MEASUREMENTS}, which holds the reports and measurements.",
                 f"Download {MEASUREMENTS} too, or use {root / 'files'} as a plain WFDB folder without reports.",
             )
+        if (root / _SYNTHETIC_TRUTH).exists():
+            self.name = "synthetic ECGs in MIMIC-IV-ECG's layout"
         self.root = root
         rate = self._first_rate()
         super().__init__(root, () if rate is None else (rate,), fs_hz)

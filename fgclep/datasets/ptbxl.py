@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fgclep.datasets.base import Dataset, iso_time, iter_csv, parse_number
 from fgclep.errors import DataError
+from fgclep.findings.catalog import ptbxl_code
 from fgclep.record import RecordInfo
 
 TABLE = "ptbxl_database.csv"
@@ -40,7 +41,6 @@ _EXTRA = (
 )
 _SEX = {"0": "M", "1": "F"}
 _AGE_OVER_89 = 300.0
-_FINDING_OF_CODE = {"PRC(S)": "PRC", "LAO/LAE": "LAO", "RAO/RAE": "RAO"}
 
 
 class PtbXl(Dataset):
@@ -77,11 +77,6 @@ class PtbXl(Dataset):
         return row[_PATH_COLUMNS[self.fs_hz]]
 
 
-def finding_of_code(code: str) -> str:
-    """Return the finding id of an SCP code: `NST_` is NST, `LAO/LAE` is LAO."""
-    return _FINDING_OF_CODE.get(code, code.rstrip("_"))
-
-
 def parse_scp_codes(text: str, source: str) -> dict[str, float]:
     """Parse `{'NORM': 100.0, 'SR': 0.0}` into codes and likelihoods; a likelihood of 0 means unknown, not absent.
 
@@ -116,7 +111,7 @@ def _info(row: dict[str, str], path: str) -> RecordInfo:
         age_years=age,
         sex=_SEX.get(row["sex"].strip()),
         report_lines=(report,) if report else (),
-        tags=tuple(dict.fromkeys(finding_of_code(code) for code in codes)),
+        tags=tuple(dict.fromkeys(ptbxl_code(code) for code in codes)),
         fold=None if fold is None else int(fold),
         extra=extra,
     )

@@ -19,6 +19,7 @@ from fgclep.synth.render import render
 from fgclep.synth.reports import write_report
 from fgclep.synth.rhythm import Timeline, draw_timeline
 from fgclep.synth.truth import Reading, Truth, find_truth, lead_matrix, read_record
+from fgclep.wfdb_io import SYNTHETIC_COMMENT
 
 UNITS_PER_MV = 200
 """Quantisation of every synthetic waveform: 5 uV, as MIMIC-IV-ECG stores it, so that writing loses nothing."""
@@ -48,7 +49,7 @@ def _generator(seed: int, *key: int) -> np.random.Generator:
 
 
 def generate(seed: int, n: int, *, fs_hz: int = 500, start: int = 0) -> Iterator[SyntheticEcg]:
-    """Yield records `start` .. `start + n - 1`; each depends on the seed and its own number only.
+    """Return records `start` .. `start + n - 1`, made one by one; each depends on the seed and its own number only.
 
     Args:
         seed: not negative.
@@ -62,8 +63,7 @@ def generate(seed: int, n: int, *, fs_hz: int = 500, start: int = 0) -> Iterator
             f"Synthetic ECGs were asked for with seed {seed}, n {n}, start {start}, {fs_hz} Hz; "
             "seed, n and start must not be negative and the rate must be at least 100 Hz."
         )
-    for number in range(start, start + n):
-        yield generate_one(seed, number, fs_hz=fs_hz)
+    return (generate_one(seed, number, fs_hz=fs_hz) for number in range(start, start + n))
 
 
 def generate_one(seed: int, i: int, fs_hz: int = 500) -> SyntheticEcg:
@@ -151,16 +151,18 @@ def write_tree(out: Path, n: int, seed: int, fs_hz: int = 500) -> None:
     """Write records 0 .. n-1 of a seed as a tree in MIMIC-IV-ECG's own layout.
 
     `record_list.csv`, `machine_measurements.csv` and `files/` are as MIMIC has them; `synthetic_truth.csv`
-    (study_id, finding, leads) and `synthetic_subjects.csv` (subject_id, sex, age_years) stand beside them.
+    (study_id, finding, leads) and `synthetic_subjects.csv` (subject_id, sex, age_years) stand beside them, and every
+    header says that its record is synthetic.
 
     Raises:
-        UsageError: if `out` exists and is not an empty directory.
+        UsageError: if `out` exists and is not an empty directory, or as `generate` does.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
             f"{out} exists and is not an empty directory; synthetic ECGs are written into a new one.",
             f"Remove it or choose another place, e.g. {out}-2.",
         )
+    records = generate(seed, n, fs_hz=fs_hz)  # refuses a bad request before anything is written
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:
         tables = {
@@ -170,7 +172,7 @@ def write_tree(out: Path, n: int, seed: int, fs_hz: int = 500) -> None:
         for name, columns in _COLUMNS.items():
             tables[name].writerow(columns)
         subjects: set[str] = set()
-        for ecg in generate(seed, n, fs_hz=fs_hz):
+        for ecg in records:
             info = ecg.record.info
             _write_record(out, ecg.record)
             tables["record_list.csv"].writerow(
@@ -234,6 +236,6 @@ def _write_record(out: Path, record: EcgRecord) -> None:
     for lead, samples in zip(MIMIC_LEADS, units, strict=True):
         checksum = (int(samples.sum(dtype=np.int64)) + 32768) % 65536 - 32768
         lines.append(f"{name}.dat 16 {UNITS_PER_MV}.0(0)/mV 16 0 {samples[0]} {checksum} 0 {lead}")
-    lines.append(f"# <subject_id>: {info.subject_id}")
+    lines += [f"# <subject_id>: {info.subject_id}", f"# {SYNTHETIC_COMMENT}"]
     (folder / f"{name}.hea").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / f"{name}.dat").write_bytes(units.T.tobytes())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fgclep.datasets import open_dataset
+from fgclep.datasets import open_dataset, open_for_rate
 from fgclep.errors import DataError
 from fgclep.evaluation.tables import TextSearchScores, score_text_search
 from fgclep.preprocessing import EcgProcessor
@@ -22,7 +22,7 @@ def score_ptbxl_fold(
         bundle: a model bundle.
         data: a PTB-XL tree, complete or not.
         fold: strat_fold, 1-10.
-        fs_hz: rate of the files; None takes the lowest that is no lower than the model's.
+        fs_hz: rate of the files; None takes the one that suits the model (`open_for_rate`).
 
     Returns:
         The scores, the number of records and the rate they were read at.
@@ -32,12 +32,9 @@ def score_ptbxl_fold(
         RecordReject: if a record cannot be used.
     """
     processor = EcgProcessor.from_pretrained(bundle)
-    dataset = open_dataset(data, fs_hz=fs_hz)
+    dataset = open_for_rate(data, processor.fs_hz) if fs_hz is None else open_dataset(data, fs_hz=fs_hz)
     if dataset.kind != "ptb-xl":
         raise DataError(f"{data} is a {dataset.kind} tree; this scores on PTB-XL.", f"fgclep data scan {data}")
-    if fs_hz is None:
-        suitable = [rate for rate in dataset.rates if rate >= processor.fs_hz]
-        dataset = open_dataset(data, fs_hz=min(suitable or dataset.rates))
     infos = [info for info in dataset.iter_infos() if info.fold == fold]
     if not infos:
         raise DataError(f"{data} has no records of fold {fold} at {dataset.fs_hz} Hz.", f"fgclep data scan {data}")

@@ -26,6 +26,7 @@ LEAD_TEMPLATES = ("{finding} in lead {lead}", "{finding} in {lead}", "{lead}: {f
 HELD_OUT_LEAD_TEMPLATES = ("{finding} seen in {lead}", "{lead} with {finding}")
 
 _WORDING_KINDS = ("synonym", "criteria", "shorthand", "statement")
+_KEYS = ("name", "group", "scp", "unclear", "absent_if", "phrases", "held_out")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ def findings() -> dict[str, Finding]:
 
 
 def _finding(key: str, table: dict[str, object]) -> Finding:
+    unknown = set(table) - set(_KEYS)
+    if unknown:
+        raise ValueError(f"finding {key} has unknown keys {sorted(unknown)}; known: {_KEYS}")
     name = str(table["name"])
     return Finding(
         id=key,
@@ -104,12 +108,16 @@ def _finding(key: str, table: dict[str, object]) -> Finding:
 
 
 def _strings(value: object) -> tuple[str, ...]:
-    return tuple(str(item) for item in value) if isinstance(value, list) else ()
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise ValueError(f"found {value!r}; expected a list of strings")
+    return tuple(str(item) for item in value)
 
 
 def _wordings(table: object) -> tuple[Wording, ...]:
     if not isinstance(table, dict):
-        return ()
+        raise ValueError(f"found {table!r}; expected a table of wordings")
     unknown = set(table) - set(_WORDING_KINDS)
     if unknown:
         raise ValueError(f"unknown kind of wording {sorted(unknown)}; known: {_WORDING_KINDS}")

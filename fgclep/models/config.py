@@ -4,8 +4,6 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-BIO_CLINICAL_BERT = "emilyalsentzer/Bio_ClinicalBERT"
-
 _RESNET18 = {"arch": "resnet1d", "block": "basic", "depths": [2, 2, 2, 2], "widths": [64, 128, 256, 512], "kernel": 3}
 _RESNET50 = {**_RESNET18, "block": "bottleneck", "depths": [3, 4, 6, 3]}
 _INPUT_500HZ = {"fs_hz": 500, "n_samples": 5000, "lowpass_hz": None, "center": "none"}

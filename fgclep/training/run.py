@@ -1,17 +1,17 @@
 """A whole training run of step 1: from a PTB-XL tree to a model bundle."""
 
+import hashlib
 import json
-import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from fgclep.datasets import open_dataset
+from fgclep.datasets import Dataset, open_for_rate
 from fgclep.errors import DataError, UsageError
 from fgclep.findings.tagger import split_report
 from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
@@ -26,10 +26,11 @@ from fgclep.training.card import model_card
 from fgclep.training.coarse import CoarseTrainer, TrainingSet, ValidationSet
 from fgclep.training.config import CoarseConfig
 from fgclep.training.labels import finding_ids, ptbxl_labels, synthetic_labels
-from fgclep.training.statements import Statement, StatementSampler, machine_statements
+from fgclep.training.statements import StatementSampler, machine_statements
 from fgclep.training.waveforms import WaveformSet, read_waveforms, synthetic_waveforms
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 TRAIN_FOLDS = range(1, 9)
 VALIDATION_FOLD = 9
@@ -58,15 +59,22 @@ def train_coarse(
 
     Raises:
         DataError: if the tree is not PTB-XL or has no records in the training or validation folds.
+        UsageError: if the statements cannot be read, a batch is larger than the data, or `out` holds another run.
+        NotSetUpError: if the text tower is not to be had.
     """
+    preset = ECG_PRESETS[config.preset]
+    processor = EcgProcessor(**preset["input"])
+    dataset = _open_ptbxl(data, processor)
+    machine = [] if statements_file is None else _read_lines(statements_file)
     torch.manual_seed(config.seed)
     if config.threads:
         torch.set_num_threads(config.threads)
-    preset = ECG_PRESETS[config.preset]
-    processor = EcgProcessor(**preset["input"])
+    tower, tokenizer = load_text_tower(config.text_tower)
     out.mkdir(parents=True, exist_ok=True)
-    _pin_settings(out / "config.json", config)
-    real = _read_ptbxl(data, processor, out / "cache", workers, report)
+    _pin_settings(out / "config.json", config, data, machine)
+    report(f"reading {data} at {dataset.fs_hz} Hz")
+    real = read_waveforms(dataset, processor, out / "cache", workers, report)
+    report(f"{len(real.infos):,} records read")
     folds = np.array([info.fold for info in real.infos])
     train_rows = np.flatnonzero(np.isin(folds, list(TRAIN_FOLDS)))
     validation_rows = np.flatnonzero(folds == VALIDATION_FOLD)
@@ -76,16 +84,22 @@ def train_coarse(
             f"fgclep data scan {data}",
         )
     training = _training_set(real, train_rows, config, processor, report)
+    if len(training) < config.batch_size:
+        raise UsageError(f"batch_size is {config.batch_size}; there are only {len(training)} training records.")
     validation = ValidationSet([real.infos[i] for i in validation_rows], real.waveforms[validation_rows])
-    sampler = _sampler(training, statements_file, [real.infos[i] for i in train_rows], report)
-    model = _fresh_model(config, preset, processor, sampler, report)
+    sampler = _sampler(training, machine, [real.infos[i] for i in train_rows], report)
+    model = _fresh_model(config, preset, processor, tower, tokenizer, sampler)
+    report(
+        f"ECG tower {sum(p.numel() for p in model.ecg_encoder.parameters()) / 1e6:.1f} M parameters, "
+        f"text vocabulary {tower.config.vocab_size:,} pieces"
+    )
     if torch.cuda.is_available():
         model.to("cuda")
     trainer = CoarseTrainer(
         model, training, validation, sampler, config, processor.fs_hz, out / "checkpoint.pt", _logged(out, report)
     )
     trainer.train()
-    model.to("cpu").eval()
+    model.to("cpu").half().float().eval()  # the card is to score the weights as the bundle stores them
     calibration = fit_calibration(model, validation)
     card, scores = model_card(model, validation, config, len(train_rows), calibration)
     bundle = out / "bundle"
@@ -95,20 +109,20 @@ def train_coarse(
     return bundle
 
 
-def _read_ptbxl(
-    data: Path, processor: EcgProcessor, cache: Path, workers: int, report: Callable[[str], None]
-) -> WaveformSet:
-    dataset = open_dataset(data)
+def _open_ptbxl(data: Path, processor: EcgProcessor) -> Dataset:
+    dataset = open_for_rate(data, processor.fs_hz)
     if dataset.kind != "ptb-xl":
         raise DataError(
             f"{data} is a {dataset.kind} tree; training of step 1 reads PTB-XL.", f"fgclep data scan {data}"
         )
-    suitable = [rate for rate in dataset.rates if rate >= processor.fs_hz]
-    dataset = open_dataset(data, fs_hz=min(suitable or dataset.rates))
-    report(f"reading {data} at {dataset.fs_hz} Hz")
-    found = read_waveforms(dataset, processor, cache, workers, report)
-    report(f"{len(found.infos):,} records read")
-    return found
+    return dataset
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not a readable UTF-8 list of statements: {error}.") from error
 
 
 def _training_set(
@@ -127,16 +141,11 @@ def _training_set(
 
 
 def _sampler(
-    training: TrainingSet,
-    statements_file: Path | None,
-    infos: Sequence[RecordInfo],
-    report: Callable[[str], None],
+    training: TrainingSet, machine_texts: Sequence[str], infos: Sequence[RecordInfo], report: Callable[[str], None]
 ) -> StatementSampler:
     has_both = (training.labels == 1).any(axis=0) & (training.labels == -1).any(axis=0)
     usable = [key for key, both in zip(finding_ids(), has_both, strict=True) if both]
-    machine: list[Statement] = []
-    if statements_file is not None:
-        machine = machine_statements(statements_file.read_text(encoding="utf-8").splitlines())
+    machine = machine_statements(machine_texts)
     clauses = (clause for info in infos for line in info.report_lines for clause in split_report(line))
     own = machine_statements(clauses)
     report(
@@ -151,17 +160,19 @@ def _fresh_model(
     config: CoarseConfig,
     preset: dict[str, Any],
     processor: EcgProcessor,
+    tower: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerFast",
     sampler: StatementSampler,
-    report: Callable[[str], None],
 ) -> FGCLEPModel:
-    tower, tokenizer = load_text_tower(config.text_tower)
     tokenizer = prune_vocabulary(tower, tokenizer, sampler.all_texts(), config.keep_frequent)
+    text = tower.config.to_dict()
+    text.pop("_name_or_path", None)  # where the tower lay on this machine is no part of the model
     model = FGCLEPModel(
         FGCLEPConfig(
             ecg=preset["ecg"],
             pool=preset["pool"],
             n_samples=processor.n_samples,
-            text=tower.config.to_dict(),
+            text=text,
             text_pool="mean",
             max_tokens=128,
             log_scale_init=config.log_scale_init,
@@ -171,17 +182,18 @@ def _fresh_model(
     needed = model.text_tower.state_dict()  # a tower may bring a pooler that mean pooling does not use
     model.text_tower.load_state_dict({name: value for name, value in tower.state_dict().items() if name in needed})
     model.tokenizer = tokenizer
-    parameters = sum(p.numel() for p in model.ecg_encoder.parameters())
-    report(f"ECG tower {parameters / 1e6:.1f} M parameters, text vocabulary {tower.config.vocab_size:,} pieces")
     return model
 
 
-def _pin_settings(file: Path, config: CoarseConfig) -> None:
-    """Save the settings with the run; refuse to go on with others (threads may change)."""
-    settings = asdict(config)
+def _pin_settings(file: Path, config: CoarseConfig, data: Path, machine_texts: Sequence[str]) -> None:
+    """Save settings and sources with the run; refuse to go on with others (threads may change)."""
+    settings = asdict(config) | {
+        "data": str(data.resolve()),
+        "statements": hashlib.sha256("\n".join(machine_texts).encode()).hexdigest()[:16],
+    }
     if file.is_file():
         earlier = json.loads(file.read_text(encoding="utf-8"))
-        changed = [key for key, value in settings.items() if key != "threads" and earlier.get(key) != value]
+        changed = [key for key, value in settings.items() if key != "threads" and earlier.get(key, value) != value]
         if changed:
             raise UsageError(
                 f"{file.parent} holds a run with another {', '.join(changed)}.",

@@ -41,10 +41,10 @@ def held_out_wordings() -> frozenset[str]:
 
 
 def machine_statements(texts: Iterable[str]) -> list[Statement]:
-    """Turn report statements of other sources into training statements where the tagger understands them fully.
+    """Turn report statements of other sources into training statements where the tagger finds anything in them.
 
-    Hedged statements ("possible", "cannot rule out") are kept: that is how machines write. Held-out wordings are
-    dropped.
+    Hedged statements ("possible", "cannot rule out") are kept and count as assertions: that is how machines write. What
+    the tagger does not understand of a statement counts for nothing. Held-out wordings are dropped.
     """
     forbidden = held_out_wordings()
     known = set(finding_ids())

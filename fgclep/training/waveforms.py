@@ -65,15 +65,15 @@ def read_waveforms(
 ) -> WaveformSet:
     """Read a whole data set, or reuse what an earlier run left in `cache`.
 
-    The cache is keyed by the data set's root, rate, size and the processor; rejected records are counted and left out.
+    The cache is keyed by the data set's root, rate, size and the processor; rejected records are told and left out.
     """
     infos = list(dataset.iter_infos())
     key = {"root": str(dataset.root), "fs_hz": dataset.fs_hz, "records": len(infos), "processor": repr(processor)}
     stamp = cache / "waveforms.json"
     if stamp.is_file() and (stored := json.loads(stamp.read_text(encoding="utf-8")))["key"] == key:
-        kept = [infos[i] for i in stored["rows"]]
-        return WaveformSet(kept, np.load(cache / "waveforms.npy", mmap_mode="r"))
+        return _cached(cache, infos, stored["rows"])
     cache.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)  # from here on the stamp would describe other waveforms
     shape = (len(infos), 12, processor.n_samples)
     array = np.lib.format.open_memmap(cache / "waveforms.part.npy", "w+", np.int16, shape)
     rows: list[int] = []
@@ -85,8 +85,15 @@ def read_waveforms(
             rows.append(position)
     array.flush()
     os.replace(cache / "waveforms.part.npy", cache / "waveforms.npy")
-    stamp.write_text(json.dumps({"key": key, "rows": rows}), encoding="utf-8")
-    return WaveformSet([infos[i] for i in rows], np.load(cache / "waveforms.npy", mmap_mode="r")[: len(rows)])
+    part = cache / "waveforms.part.json"
+    part.write_text(json.dumps({"key": key, "rows": rows}), encoding="utf-8")
+    os.replace(part, stamp)
+    return _cached(cache, infos, rows)
+
+
+def _cached(cache: Path, infos: list[RecordInfo], rows: list[int]) -> WaveformSet:
+    waveforms = np.load(cache / "waveforms.npy", mmap_mode="r")
+    return WaveformSet([infos[i] for i in rows], waveforms[: len(rows)])
 
 
 def _read_all(reader: _Reader, infos: list[RecordInfo], workers: int) -> Iterator[NDArray[np.int16] | RecordReject]:

@@ -25,7 +25,7 @@ class TestScan:
         before = files_below(tree)
         assert run(["data", "scan", str(tree)]) == 0
         out = capsys.readouterr().out
-        assert "MIMIC-IV-ECG (mimic-iv-ecg) in" in out
+        assert "synthetic ECGs in MIMIC-IV-ECG's layout (mimic-iv-ecg) in" in out
         assert "40 at 500 Hz" in out
         assert "10 s" in out
         assert files_below(tree) == before
@@ -122,9 +122,10 @@ class TestSynth:
     def test_never_writes_into_a_folder_that_holds_something(self, tmp_path, capsys):
         (tmp_path / "mine.txt").write_text("keep")
         assert run(["data", "synth", str(tmp_path), "-n", "3"]) == 2
-        assert "exists already" in capsys.readouterr().err
+        assert "not an empty directory" in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir() if path.name not in ("home", "work")] == ["mine.txt"]
 
-    def test_nothing_to_write_is_a_usage_error(self, tmp_path):
-        assert run(["data", "synth", str(tmp_path / "out"), "-n", "0"]) == 2
+    def test_an_impossible_request_is_a_usage_error_and_writes_nothing(self, tmp_path):
+        for options in (["-n", "0"], ["-n", "3", "--seed", "-1"], ["-n", "3", "--fs-hz", "60"]):
+            assert run(["data", "synth", str(tmp_path / "out"), *options]) == 2
         assert not (tmp_path / "out").exists()

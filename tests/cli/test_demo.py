@@ -78,6 +78,16 @@ class TestFindIndex:
         assert capsys.readouterr().err == ""
 
 
+def test_the_demo_can_be_looked_at_by_its_name(
+    fresh_machine: Path, tiny_demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["index", "info", "demo"]) == 0
+    out = capsys.readouterr().out
+    assert f"{RECORDS} indexed" in out and f"path       {tiny_demo}" in out
+    assert "older      none" in out, "what lies beside the demo is no older version of it"
+    assert main.run(["index", "verify", "demo"]) == 0
+
+
 def test_the_demo_names_no_path_of_the_machine_that_made_it(tiny_demo: Path, tiny_bundle: Path) -> None:
     manifest = (tiny_demo / "manifest.json").read_text()
     assert str(tiny_bundle.parent) not in manifest

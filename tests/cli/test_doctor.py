@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cli import doctor, main
+from tests.retrieval.fakes import write_index
 
 
 @pytest.fixture
@@ -76,3 +77,15 @@ def test_two_builds_of_faiss_are_a_failure(
     )
     assert main.run(["doctor", "--json"]) == 3
     assert checks_of(capsys)["faiss"]["hint"].startswith("pip uninstall faiss-cpu faiss-gpu")
+
+
+def test_a_damaged_index_does_not_hide_the_others(fgclep_home: Path) -> None:
+    pointers = {name: fgclep_home / "indexes" / name / "CURRENT" for name in ("broken", "orphan")}
+    write_index(pointers["orphan"].parent / "versions" / "1")
+    pointers["broken"].parent.mkdir()
+    pointers["broken"].write_text("gone\n")
+    pointers["orphan"].write_text("1\n")
+    checks = {check.name: check for check in doctor.look_at_indexes()}
+    assert "'gone', which does not exist" in checks["index broken"].detail
+    assert "built with model fake" in checks["index orphan"].detail
+    assert "built-in demo" in checks

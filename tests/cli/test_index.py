@@ -50,7 +50,7 @@ def built(fgclep: Run, synthetic_tree: Path, tiny_bundle: Path) -> Run:
 
 def test_build_says_what_it_does_and_prints_the_path_only(built: Run, synthetic_tree: Path, fgclep_home: Path) -> None:
     assert Path(built.out.strip()).parent == fgclep_home / "indexes" / "a" / "versions"
-    assert f"40 records of MIMIC-IV-ECG at 500 Hz in {synthetic_tree}" in built.err
+    assert f"40 records of synthetic ECGs in MIMIC-IV-ECG's layout at 500 Hz in {synthetic_tree}" in built.err
     assert "Done: 40 listed = 40 indexed + 0 rejected + 0 missing" in built.err
     assert "Next: fgclep search" in built.err
 
@@ -126,6 +126,14 @@ def test_bad_input_is_one_error_and_leaves_nothing(
     assert fgclep(*words) == code
     assert fgclep.err.count("error: ") == 1 and message in fgclep.err and "hint: " in fgclep.err
     assert not fgclep_home.exists()
+
+
+def test_a_device_that_is_none_is_refused(
+    fgclep: Run, synthetic_tree: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, fgclep_home: Path
+) -> None:
+    monkeypatch.setenv("FGCLEP_DEVICE", "toaster")
+    assert fgclep("index", "build", "--data", synthetic_tree, "--model", tiny_bundle, "--name", "x") == 2
+    assert "The device 'toaster' cannot be used" in fgclep.err and not fgclep_home.exists()
 
 
 def test_too_many_rejects_exit_7_and_can_be_allowed(

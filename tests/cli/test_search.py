@@ -6,12 +6,15 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli import main
+from cli.output import console
 from tests.retrieval.fakes import SIZE, FakeEncoder, write_index
 
 Run = Callable[..., tuple[int, str, str]]
@@ -136,9 +139,9 @@ def test_a_wild_where_cannot_touch_the_store(run: Run, toy: Path) -> None:
     before = (toy / "store.sqlite").read_bytes()
     attacks = ["sex = 'F'; drop table records", "sex = 'F'' or 1=1 --'", "report like '%'') union select 1 --'"]
     for attack in attacks:
-        run("search", "1 0 0 0", "--where", attack)
-        run("search", "1 0 0 0", "--report-has", attack)
-        run("search", "1 0 0 0", "--tag", attack)
+        for option in ("--where", "--report-has", "--tag"):
+            code, out, _ = run("search", "1 0 0 0", "--ids", option, attack)
+            assert (code, out) in {(0, ""), (2, "")}, f"{option} {attack} let {out.split()} through"
     assert (toy / "store.sqlite").read_bytes() == before
 
 
@@ -168,6 +171,20 @@ def test_show_reads_a_file_that_is_in_no_index(run: Run, shared_data: Path) -> N
     code, out, _ = run("show", str(header), "--plot", "ecg.png")
     assert code == 0 and f"wfdb:{header.stem}" in out and "500 Hz, 10.0 s" in out
     assert Path("ecg.png").stat().st_size > 20_000
+
+
+def test_a_file_needs_no_index_and_a_synthetic_one_says_what_it_is(run: Run, synthetic_tree: Path) -> None:
+    header = sorted(synthetic_tree.rglob("*.hea"))[0]
+    code, out, err = run("show", str(header), "--index", "nowhere", "--plot", "ecg.svg")
+    assert (code, err) == (0, "Drew ecg.svg\n")
+    assert "source           synthetic ECG made by fgclep" in out
+    assert ">synthetic<" in Path("ecg.svg").read_text(encoding="utf-8")
+    assert run("show", str(header.with_suffix("")), "--index", "nowhere")[0] == 3
+
+
+def test_reports_and_ids_are_not_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    console().print("wfdb:set[1]/a:heart:b [bold]")
+    assert capsys.readouterr().out == "wfdb:set[1]/a:heart:b [bold]\n"
 
 
 @pytest.fixture(scope="session")
@@ -210,8 +227,29 @@ def test_a_built_index_is_searched_and_a_repeated_query_needs_no_torch(
     hits = json.loads(first)["hits"]
     assert len({hit["subject_id"] for hit in hits}) == len(hits) == 4
     assert all(0.0 <= hit["score"] <= 1.0 for hit in hits)
+    assert {hit["dataset"] for hit in hits} == {"synthetic"}  # although they lie in MIMIC-IV-ECG's layout
     assert main.run(["show", hits[0]["record"], "--plot", "ecg.svg"]) == 0
-    assert "synthetic" in Path("ecg.svg").read_text(encoding="utf-8")
+    assert ">synthetic<" in Path("ecg.svg").read_text(encoding="utf-8")
+    assert "source           synthetic ECG made by fgclep" in capsys.readouterr().out
+
+
+def test_findings_of_the_reports_are_tags(
+    built: Path, fgclep_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FGCLEP_HOME", str(built))
+
+    def hits(*words: str) -> list[dict[str, Any]]:
+        assert main.run(["search", "low QRS voltage", "-n", "1000", "--json", *words]) == 0
+        found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["hits"]
+        return found
+
+    everything = hits()
+    counts = Counter(tag for hit in everything for tag in hit["tags"])
+    rhythms = [hit["tags"] for hit in everything if "inus rhythm" in hit["report"]]
+    assert rhythms and all("SR" in tags for tags in rhythms)
+    for tag in ("SR", min(counts, key=lambda tag: counts[tag])):
+        tagged = [hit["record"] for hit in everything if tag in hit["tags"]]
+        assert [hit["record"] for hit in hits("--tag", tag.lower())] == tagged
 
 
 def test_an_index_of_another_model_is_refused(
@@ -222,3 +260,13 @@ def test_an_index_of_another_model_is_refused(
     monkeypatch.setattr("fgclep.pretrained.bundle_fingerprint", lambda path: "0" * 16)
     assert main.run(["search", "a text never asked before"]) == 5
     assert "cannot be compared" in capsys.readouterr().err
+
+
+def test_a_model_that_moved_can_be_named_and_no_other_will_do(
+    built: Path, tiny_bundle: Path, other_bundle: Path, fgclep_home: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("FGCLEP_HOME", str(built))
+    assert main.run(["search", "sinus rhythm", "--model", str(other_bundle)]) == 5
+    assert "Drop --model" in capsys.readouterr().err
+    assert main.run(["search", "sinus rhythm", "--model", str(tiny_bundle)]) == 0

@@ -68,6 +68,8 @@ def test_all_71_statements_are_covered(shared_data: Path) -> None:
         rows = list(csv.DictReader(file))
     codes = {ptbxl_code(row[""]) for row in rows}
     assert set(TASKS["all"]) == codes
+    named = {code for finding in findings().values() for code in (*finding.scp, *finding.unclear, *finding.absent_if)}
+    assert named <= codes
     for task, column in (("form", "form"), ("rhythm", "rhythm")):
         assert set(TASKS[task]) == {ptbxl_code(row[""]) for row in rows if row[column] == "1.0"}
     classes = {"NORM": "NORM", "MI": "MI", "STTC": "STTC", "CD": "CD", "HYP": "HYP"}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgclep.datasets import mimic_iv_ecg, open_dataset
-from fgclep.datasets.ptbxl import finding_of_code, parse_scp_codes
+from fgclep.datasets import mimic_iv_ecg, open_dataset, open_for_rate
+from fgclep.datasets.ptbxl import parse_scp_codes
 from fgclep.datasets.scan import scan
 from fgclep.datasets.snomed import TAG_OF_CODE, tag_of_code
 from fgclep.errors import DataError, NotSetUpError, UsageError
@@ -180,6 +180,17 @@ def test_ptbxl_offers_a_choice_of_rates(tmp_path):
         assert {dataset.read(info).fs_hz for info in dataset.iter_infos()} == {expected}
     with pytest.raises(UsageError, match="100 Hz and 500 Hz; 250 Hz was asked for"):
         open_dataset(tmp_path, fs_hz=250)
+
+
+@pytest.mark.parametrize(("wanted", "taken"), [(50, 100), (100, 100), (250, 500), (500, 500), (1000, 500)])
+def test_the_rate_that_suits_is_the_lowest_that_loses_nothing(tmp_path, wanted, taken):
+    write_ptbxl(tmp_path, [{}])
+    assert open_for_rate(tmp_path, wanted).fs_hz == taken
+
+
+def test_a_tree_whose_records_have_their_own_rates_is_opened_as_it_is(tmp_path):
+    write_record(tmp_path / "1")
+    assert open_for_rate(tmp_path, 100).fs_hz is None
 
 
 def test_ptbxl_of_one_rate_and_in_part(tmp_path):
@@ -383,6 +394,14 @@ def test_damaged_mimic_tables(mimic, table, old, new, sentence):
         use(mimic)
 
 
+def test_blank_lines_in_a_table_are_no_rows(mimic):
+    edit(mimic / "record_list.csv", RECORD_LIST, RECORD_LIST + "\n")
+    with (mimic / "record_list.csv").open("a") as file:
+        file.write("\n\n")
+    assert open_dataset(mimic).listed == 3
+    assert [info.study_id for info in open_dataset(mimic).iter_infos()] == ["40689238", "40000017"]
+
+
 def test_empty_and_binary_tables(mimic):
     (mimic / "record_list.csv").write_bytes(b"")
     with pytest.raises(DataError, match="it is empty"):
@@ -436,8 +455,3 @@ def test_places_that_are_no_data_set(tmp_path):
 def test_scp_codes_that_are_none(text):
     with pytest.raises(DataError, match="scp_codes is"):
         parse_scp_codes(text, "ptb-xl:1")
-
-
-def test_codes_become_finding_ids():
-    names = {"NST_": "NST", "ISC_": "ISC", "STD_": "STD", "PRC(S)": "PRC", "LAO/LAE": "LAO", "SR": "SR"}
-    assert {code: finding_of_code(code) for code in names} == names

@@ -7,12 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
 from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
 from fgclep.models.dual_encoder import EcgEncoder
 from fgclep.models.resnet1d import ResNet1d
-from fgclep.pretrained import Calibration, bundle_fingerprint, load_calibration, load_model, resolve_model
+from fgclep.preprocessing import EcgProcessor
+from fgclep.pretrained import (
+    Calibration,
+    bundle_fingerprint,
+    load_calibration,
+    load_model,
+    resolve_model,
+    save_bundle,
+)
 
 TINY_TEXT = {
     "model_type": "bert",
@@ -66,14 +75,19 @@ def test_amplitude_reaches_the_vector(tiny_bundle: Path) -> None:
 
 
 def test_bundle_round_trip(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A model that is saved and loaded again encodes as it did; its weights are exact in float16 already."""
     model = load_model(tiny_bundle)
-    copied = tmp_path / "copy"
-    shutil.copytree(tiny_bundle, copied)
-    again = load_model(copied)
+    saved = tmp_path / "saved"
+    processor = EcgProcessor.from_pretrained(tiny_bundle)
+    save_bundle(saved, model, model.tokenizer, processor, load_calibration(tiny_bundle), card="A copy.\n")
+    again = load_model(saved)
     waveforms = np.random.default_rng(1).normal(size=(3, 12, 1000)).astype(np.float32)
     texts = ["low qrs voltage", "inverted t waves in v1", ""]
     assert np.array_equal(model.encode_ecg(waveforms), again.encode_ecg(waveforms))
     assert np.array_equal(model.encode_text(texts), again.encode_text(texts))
+    assert EcgProcessor.from_pretrained(saved) == processor
+    assert load_calibration(saved) == load_calibration(tiny_bundle)
+    copied = shutil.copytree(tiny_bundle, tmp_path / "copied")
     assert bundle_fingerprint(copied) == bundle_fingerprint(tiny_bundle)
 
 
@@ -114,6 +128,20 @@ def test_damaged_bundles_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     (foreign / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
     with pytest.raises(CompatibilityError, match="bert"):
         load_model(foreign)
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown"])
+def test_weights_that_do_not_fit_the_configuration_are_refused(tiny_bundle: Path, tmp_path: Path, change: str) -> None:
+    """transformers would warn and go on with random weights in place of the missing ones."""
+    copied = shutil.copytree(tiny_bundle, tmp_path / "copy")
+    weights = load_file(copied / "model.safetensors")
+    if change == "missing":
+        del weights["text_head.0.weight"]
+    else:
+        weights["text_head.9.weight"] = weights["text_head.0.weight"]
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CorruptionError, match=r"text_head\.\d\.weight"):
+        load_model(copied)
 
 
 def test_unknown_model_names_what_there_is() -> None:

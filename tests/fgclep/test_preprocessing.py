@@ -82,6 +82,7 @@ def test_configuration_round_trip_and_damage(tmp_path: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "version": 99}))
     with pytest.raises(CorruptionError, match="version 99"):
         EcgProcessor.from_pretrained(tmp_path)
-    file.write_text("{")
-    with pytest.raises(CorruptionError, match="preprocessor"):
-        EcgProcessor.from_pretrained(tmp_path)
+    for damaged in ("{", json.dumps({"fs_hz": 100, "n_samples": 1000, "lowpass_hz": 40.0, "center": "mean"})):
+        file.write_text(damaged)
+        with pytest.raises(CorruptionError, match="preprocessor"):
+            EcgProcessor.from_pretrained(tmp_path)

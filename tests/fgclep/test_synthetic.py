@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import wfdb
 from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
+from fgclep.datasets import open_dataset
 from fgclep.datasets.synthetic import MIMIC_LEADS, UNITS_PER_MV, SyntheticEcg, generate, generate_one, write_tree
 from fgclep.errors import UsageError
 from fgclep.leads import LEADS
@@ -320,7 +322,7 @@ def test_reports_say_what_is_there(corpus: list[SyntheticEcg]) -> None:
         "LVOLT": "low qrs voltages",
         "AFIB": "atrial fibrillation",
         "AFLT": "atrial flutter",
-        "VPACE": "pac",
+        "VPACE": "pac",  # pacing, paced
         "LNGQT": "prolonged qt",
         "SBRAD": "sinus bradycardia",
         "LAXIS": "left axis deviation",
@@ -353,7 +355,6 @@ def test_lead_lists_read_as_people_write_them(leads: tuple[str, ...], text: str)
 
 
 def test_a_written_tree_reads_back_to_the_same_samples(tmp_path: Path) -> None:
-    wfdb = pytest.importorskip("wfdb")
     write_tree(tmp_path / "tree", 6, seed=2)
     with (tmp_path / "tree" / "record_list.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -369,9 +370,8 @@ def test_a_written_tree_reads_back_to_the_same_samples(tmp_path: Path) -> None:
 
 
 def test_the_mimic_reader_reads_a_written_tree(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("fgclep.datasets")
     write_tree(tmp_path / "tree", 5, seed=2)
-    dataset = datasets.open_dataset(tmp_path / "tree")
+    dataset = open_dataset(tmp_path / "tree")
     infos = list(dataset.iter_infos())
     for info, ecg in zip(infos, generate(2, 5), strict=True):
         record = dataset.read(info)

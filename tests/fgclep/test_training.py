@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from cli.main import run
-from fgclep.errors import DataError, UsageError
+from fgclep.errors import DataError, NotSetUpError, UsageError
 from fgclep.training.augment import augment
 from fgclep.training.config import CoarseConfig, parse_overrides, read_config
 from fgclep.training.run import train_coarse
@@ -27,7 +27,9 @@ QUICK = [
     "synthetic_records=16",
     "statement_batches=2",
     "extra_statements=4",
+    "warmup_text_steps=2",
     "text_steps=2",
+    "frozen_text_blocks=0",
     "keep_frequent=50",
     "threads=1",
 ]
@@ -102,6 +104,7 @@ def test_train_index_search(
     card = Path(bundle, "README.md").read_text(encoding="utf-8")
     assert "They are not\n  zero-shot scores" in card
     assert "| rhythm | " in card
+    assert text_tower not in Path(bundle, "config.json").read_text(encoding="utf-8")  # where it lay is no matter
     assert run(["model", "check", bundle]) == 0
     assert run(["index", "build", "--data", str(ptbxl_tree), "--model", bundle, "--name", "mine"]) == 0
     capsys.readouterr()
@@ -135,11 +138,33 @@ def test_a_checkpoint_of_other_settings_is_refused(ptbxl_tree: Path, text_tower:
     other = CoarseConfig(**parse_overrides([*QUICK, f"text_tower={text_tower}", "learning_rate=0.5"]))
     with pytest.raises(UsageError, match="learning_rate"):
         train_coarse(ptbxl_tree, tmp_path, other, None, 1, lambda line: None)
+    statements = tmp_path / "statements.txt"
+    statements.write_text("Sinus rhythm\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="another statements"):
+        train_coarse(ptbxl_tree, tmp_path, config, statements, 1, lambda line: None)
 
 
-def test_another_kind_of_tree_is_refused(synthetic_tree: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(
+    ptbxl_tree: Path, synthetic_tree: Path, text_tower: str, tmp_path: Path
+) -> None:
+    run_folder = tmp_path / "run"
+    config = CoarseConfig(text_tower=text_tower)
     with pytest.raises(DataError, match="mimic-iv-ecg"):
-        train_coarse(synthetic_tree, tmp_path / "run", CoarseConfig(), None, 1, lambda line: None)
+        train_coarse(synthetic_tree, run_folder, config, None, 1, lambda line: None)
+    with pytest.raises(UsageError, match=r"absent\.txt is not a readable"):
+        train_coarse(ptbxl_tree, run_folder, config, tmp_path / "absent.txt", 1, lambda line: None)
+    with pytest.raises(NotSetUpError, match="text tower"):
+        nowhere = CoarseConfig(text_tower=str(tmp_path / "absent"))
+        train_coarse(ptbxl_tree, run_folder, nowhere, None, 1, lambda line: None)
+    assert not run_folder.exists()
+
+
+def test_a_batch_larger_than_the_data_is_refused(ptbxl_tree: Path, text_tower: str, tmp_path: Path) -> None:
+    config = CoarseConfig(
+        **parse_overrides([*QUICK, f"text_tower={text_tower}", "synthetic_records=0", "batch_size=45"])
+    )
+    with pytest.raises(UsageError, match="only 44 training records"):
+        train_coarse(ptbxl_tree, tmp_path, config, None, 1, lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +173,8 @@ def test_another_kind_of_tree_is_refused(synthetic_tree: Path, tmp_path: Path) -
         (["epocs=3"], "unknown key 'epocs'"),
         (["epochs"], "no '='"),
         (["epochs=many"], "expected int"),
-        (["epochs=-1"], "zero or more"),
+        (["epochs=0"], "more than zero"),
+        (["text_steps=-1"], "zero or more"),
         (["preset=resnet"], "unknown preset"),
     ],
 )

@@ -1,9 +1,11 @@
 """A data set and a model small enough that builds take milliseconds, importable by worker processes."""
 
+import signal
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +50,7 @@ class FakeDataset(Dataset):
                 path=f"records/{i}",
                 age_years=float(20 + i % 60),
                 sex="FM"[i // 2 % 2],
-                report_lines=("Sinus rhythm.", f"Rückstrom number{i}"),
+                report_lines=("Sinus rhythm.", f"Rückstrom number{i % 500}"),
                 tags=("SR", "SR", "EVEN" if i % 2 == 0 else "ODD"),
                 measurements=Measurements(heart_rate_bpm=60.0 + i, qrs_duration_ms=None),
                 extra={"device": "CS-12"},
@@ -62,6 +64,14 @@ class FakeDataset(Dataset):
             raise ZeroDivisionError("nobody foresaw this")
         rng = np.random.default_rng(number)
         return EcgRecord(info, rng.standard_normal((12, 100)).astype(np.float32), 100, ("nan-filled",))
+
+
+class InterruptedDataset(FakeDataset):
+    """Presses Ctrl-C in every process it is sent to, as soon as it arrives."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        signal.raise_signal(signal.SIGINT)
 
 
 @dataclass(frozen=True)

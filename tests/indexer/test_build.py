@@ -22,7 +22,7 @@ from indexer.embed import Tally
 from indexer.home import current_version, index_dir, resolve_index
 from indexer.open import open_index
 from indexer.reading import Chunk, Reader, iter_prepared
-from tests.indexer.fakes import PROCESSOR, FakeDataset, FakeModel, fake_embedder, fake_plan
+from tests.indexer.fakes import PROCESSOR, FakeDataset, FakeModel, InterruptedDataset, fake_embedder, fake_plan
 
 
 def files(version_dir: Path) -> dict[str, bytes]:
@@ -51,6 +51,11 @@ def test_worker_processes_give_the_same_bytes(tmp_path: Path) -> None:
     alone = run_build(fake_plan(tmp_path, name="alone"))
     together = run_build(fake_plan(tmp_path, name="together", workers=2))
     assert files(alone) == files(together)
+
+
+def test_ctrl_c_while_a_worker_starts_does_not_kill_it(tmp_path: Path) -> None:
+    dataset = InterruptedDataset(tmp_path, 20)
+    assert open_index(run_build(fake_plan(tmp_path, dataset, workers=1))).manifest.counts.read == 20
 
 
 def test_workers_read_ahead_a_few_chunks_only(tmp_path: Path) -> None:
@@ -122,6 +127,7 @@ def test_resuming_reads_only_what_is_left_and_gives_the_same_bytes(tmp_path: Pat
         stop_after(3, KeyboardInterrupt(), patch)
         with pytest.raises(InterruptedWork):
             run_build(fake_plan(tmp_path))
+    assert 0 < fake_plan(tmp_path).disk_bytes < fake_plan(tmp_path, name="fresh").disk_bytes
     read: list[str] = []
     original = FakeDataset.read
     monkeypatch.setattr(FakeDataset, "read", lambda self, info: read.append(info.study_id) or original(self, info))
@@ -171,8 +177,19 @@ def test_too_many_rejects_publish_nothing_and_can_be_allowed(tmp_path: Path) -> 
     with pytest.raises(TooManyRejectsError, match=r"10 of 100 records were rejected \(flat 10\)") as refused:
         run_build(fake_plan(tmp_path, max_reject_rate=0.05))
     assert not (index_dir(tmp_path, "demo") / "CURRENT").exists()
+    assert "add --restart" in refused.value.hint
     allowed = float(refused.value.hint.split()[-1].rstrip("."))
     assert open_index(run_build(fake_plan(tmp_path, max_reject_rate=allowed))).manifest.counts.rejected == 10
+
+
+def test_mended_files_are_read_again_after_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeDataset, "read", lambda self, info: 1 / 0)
+        with pytest.raises(DataError, match=r"No record of .* could be used: unreadable 20") as refused:
+            run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 20), max_reject_rate=1.0))
+    assert "add --restart" in refused.value.hint
+    mended = run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 20), resume=False))
+    assert open_index(mended).manifest.counts.indexed == 18
 
 
 def test_nothing_to_index(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 import fgclep.pretrained
-from fgclep.errors import CompatibilityError, CorruptionError
+from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
 from indexer.build import run_build
 from indexer.home import CURRENT
 from indexer.manifest import manifest_json, read_manifest
@@ -107,6 +108,18 @@ def test_a_store_with_fewer_records_than_vectors(version: Path) -> None:
         open_index(version)
 
 
+def test_damage_that_only_a_query_meets_is_told_as_such(version: Path) -> None:
+    with sqlite3.connect(version / STORE) as database:
+        (page,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'reports_fts_data'").fetchone()
+        (size,) = database.execute("PRAGMA page_size").fetchone()
+    content = bytearray((version / STORE).read_bytes())
+    content[(page - 1) * size : page * size] = bytes(size)
+    (version / STORE).write_bytes(content)
+    store = open_index(version).store
+    with pytest.raises(CorruptionError, match=r"store\.sqlite is not a readable"), store.connect() as connection:
+        connection.execute(text("SELECT rowid FROM reports_fts WHERE reports_fts MATCH 'sinus'")).all()
+
+
 @pytest.mark.parametrize("name", [VECTORS, KEYS])
 def test_arrays_of_another_shape(name: str, version: Path) -> None:
     from indexer.manifest import describe_files
@@ -139,6 +152,11 @@ def test_the_index_finds_its_own_model_by_name(published: Path, bundles: dict[st
     manifest = read_manifest(published)
     bundles["fake"] = manifest.model.fingerprint
     assert matching_model(manifest) == tmp_path / "fake"
+
+
+def test_a_model_that_is_gone_is_named_with_the_index_that_needs_it(published: Path) -> None:
+    with pytest.raises(NotSetUpError, match=r"Index demo .* model fake \[\w+\], which is no longer in /nowhere/fake"):
+        matching_model(read_manifest(published))
 
 
 def test_another_model_is_refused_naming_both_and_both_ways_out(published: Path, bundles: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """The store gives back what was put in, finds words in reports, and cannot be written once published."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,25 @@ def test_is_one_sound_file_that_nobody_can_write(store: Store) -> None:
     assert store.integrity_problem() is None
     with store.engine.connect() as connection, pytest.raises(DatabaseError, match="readonly"):
         connection.execute(text("DELETE FROM records"))
+
+
+def tags_of(record: RecordInfo) -> list[str]:
+    tags: list[str] = record_row(1, record, fs_hz=500, duration_s=10, flags=())["tags"]
+    return tags
+
+
+def test_tags_are_the_codes_of_the_data_set_and_what_the_report_asserts() -> None:
+    lines = ("Sinus bradycardia", "Possible inferior infarct - age undetermined", "T wave inversion in V4", "No LVH")
+    tags = tags_of(replace(info(1), tags=("CODE", "sbrad"), report_lines=lines))
+    assert tags[:2] == ["CODE", "sbrad"]
+    assert {"IMI", "TINV@V4"} <= set(tags)
+    assert not {"SBRAD", "LVH"} & set(tags)
+
+
+def test_a_generated_record_keeps_its_exact_truth() -> None:
+    truth = replace(info(1), record_id="synthetic:3-1", tags=("AFLT",), report_lines=("Probable atrial fibrillation",))
+    assert tags_of(truth) == ["AFLT"]
+    assert "AFIB" in tags_of(replace(truth, record_id="mimic-iv-ecg:1"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"this is no database" * 100])

@@ -50,6 +50,7 @@ def test_an_export_holds_waveforms_pictures_and_tables(index: OpenIndex, result:
         copy = read_wfdb(out / row["waveform"], "copy")
         assert copy.sig_names == LEADS and copy.fs_hz == original.fs_hz
         assert np.abs(copy.waveform - original.waveform).max() < 1e-3
+        assert read_file(out / row["waveform"]).info.dataset == "synthetic"  # a copy does not lose its label
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["set"]
 
 
@@ -114,6 +115,7 @@ def test_a_synthetic_tree_in_another_layout_is_still_called_synthetic(index: Ope
     dataset = open_dataset(synthetic_tree)
     info = next(dataset.iter_infos())
     row = {**result_row(index), "record_id": info.record_id, "dataset": info.dataset, "path": info.path}
+    assert read_file(synthetic_tree / info.path).info.dataset == "synthetic"
     reference = DatasetRef(dataset.kind, dataset.name, str(synthetic_tree), dataset.fs_hz)
     manifest: IndexManifest = replace(index.manifest, dataset=reference)
     record = WaveformReader(manifest).read(row)

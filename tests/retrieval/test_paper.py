@@ -147,3 +147,10 @@ def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.png, \.svg, \.pdf"):
         draw_ecg(record(pulses(100.0), 100.0), tmp_path / "ecg.bmp")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("peak_mv", "cut"), [(4.4, False), (6.0, True)])
+def test_a_trace_that_is_cut_off_is_told(tmp_path: Path, peak_mv: float, cut: bool) -> None:
+    waveform = np.zeros((12, 5000))
+    waveform[7, 1000] = peak_mv
+    assert any("cut off at ±4.5 mV" in line for line in texts(draw_svg(tmp_path, record(waveform)))) == cut

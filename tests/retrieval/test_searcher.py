@@ -182,3 +182,21 @@ def test_the_json_of_a_result_has_the_promised_names(index: OpenIndex, encoder: 
 def test_a_query_that_makes_no_sense_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Query(**bad)
+
+
+def test_a_misspelt_tag_is_told_with_the_nearest(index: OpenIndex, encoder: QueryEncoder) -> None:
+    result = Searcher(index, encoder).search(Query("1 0 0 0", filters=Filters(tags=("SSR", "sr", "xyz"))))
+    assert result.hits == ()
+    assert result.notes[1:] == (
+        "No record of this index has the tag 'SSR'; did you mean 'SR'?",
+        "No record of this index has the tag 'xyz'.",
+    )
+
+
+def test_a_filter_on_what_the_index_does_not_know_is_told(index: OpenIndex, encoder: QueryEncoder) -> None:
+    result = Searcher(index, encoder).search(Query("1 0 0 0", filters=Filters(qtc="300:", date="2015:", qrs="80:")))
+    assert result.notes == (
+        "0 of 10: no record matches the filters.",
+        "--qtc leaves nothing: this index knows the qtc_ms of no record.",
+        "--date leaves nothing: this index knows the ecg_time of no record.",
+    )
