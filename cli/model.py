@@ -53,8 +53,8 @@ def path(name: Annotated[str, typer.Argument(help="Shipped name or directory of 
 
 @app.command()
 def score(
+    data: Annotated[Path, typer.Option("--data", help="A PTB-XL tree.")],
     name: Annotated[str, typer.Argument(help="Shipped name or directory of a bundle.")] = "small",
-    data: Annotated[Path, typer.Option("--data", help="A PTB-XL tree.")] = Path(),
     fold: Annotated[int, typer.Option("--fold", min=1, max=10, help="Fold to score on.")] = 9,
     fs_hz: Annotated[
         int | None, typer.Option("--fs-hz", help="Rate of the files to read, 100 or 500; else the one that suits.")

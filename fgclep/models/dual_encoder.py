@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fgclep.models.config import FGCLEPConfig
 from fgclep.models.resnet1d import AttentionPool, ResNet1d
@@ -71,13 +71,13 @@ def _amplitude_features(waveforms: Tensor) -> Tensor:
 class FGCLEPModel(PreTrainedModel):
     """ECG and text encoders trained to agree; `from_pretrained` and `save_pretrained` as in transformers.
 
-    The tokenizer is attached as `model.tokenizer` by `fgclep.pretrained.load_model`.
+    The tokenizer is read from the bundle when a text is first encoded.
     """
 
     config_class = FGCLEPConfig
     base_model_prefix = "fgclep"
     main_input_name = "waveforms"
-    tokenizer: PreTrainedTokenizerBase
+    _tokenizer: PreTrainedTokenizerBase | None = None
 
     def __init__(self, config: FGCLEPConfig) -> None:
         super().__init__(config)
@@ -97,6 +97,17 @@ class FGCLEPModel(PreTrainedModel):
     def dim(self) -> int:
         """Joint dimension P."""
         return int(self.config.dim)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The bundle's tokenizer; a model made from a configuration alone has none until one is set."""
+        if self._tokenizer is None:
+            self._tokenizer = PreTrainedTokenizerFast.from_pretrained(self.name_or_path)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
 
     def text_features(self, **tokens: Tensor) -> Tensor:
         """Map token ids to pooled text-tower features (B, hidden), before the projection head."""

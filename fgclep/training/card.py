@@ -1,6 +1,6 @@
 """The model card: what the model is, what it was trained on, and what it scores."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from fgclep import __version__
 from fgclep.evaluation.tables import score_tables, score_text_search
@@ -21,8 +21,9 @@ Dual encoder for finding 12-lead ECGs by text. For education and research, not f
 - **Text tower**: fine-tuned from `{text_tower}` ({text_parameters:.1f} M parameters; minilm is all-MiniLM-L6-v2,
   Apache-2.0) with a vocabulary of {vocabulary:,} word pieces.
 - **Trained on**: {train_records:,} records of PTB-XL folds 1-8 (CC BY 4.0, Wagner et al. 2020) and {synthetic:,}
-  synthetic ECGs of fgclep's own generator, with statements built from the catalogue of findings, report clauses and
-  machine statements. Epoch chosen on fold 9; fold 10 was not touched.
+  synthetic ECGs of fgclep's own generator. Texts: wordings of the catalogue of findings, clauses of the training
+  records' reports, and {machine_statements:,} report statements of another source (texts only, no ECGs).
+  Epoch chosen on fold 9; fold 10 was not touched.
 - **In-domain**: the scores below are on PTB-XL, whose training folds and statements the model has seen. They are not
   zero-shot scores.
 - Made with fgclep {version}; weights stored in float16.
@@ -34,8 +35,22 @@ score = sigmoid({slope:.3f} x cosine + {offset:.3f}), fitted on the same fold ov
 """
 
 
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What the card says about a run beside its settings."""
+
+    train_records: int
+    machine_statements: int
+    files_fs_hz: int | None
+    model_fs_hz: int
+
+
 def model_card(
-    model: FGCLEPModel, validation: ValidationSet, config: CoarseConfig, train_records: int, calibration: Calibration
+    model: FGCLEPModel,
+    validation: ValidationSet,
+    config: CoarseConfig,
+    calibration: Calibration,
+    facts: TrainingFacts,
 ) -> tuple[str, dict[str, object]]:
     """Measure the model on the validation records and return its card and the numbers."""
     ecg = encode_units(model, validation.waveforms, autocast=False)
@@ -45,14 +60,15 @@ def model_card(
         ecg_arch=model.config.ecg["arch"],
         ecg_parameters=sum(p.numel() for p in model.ecg_encoder.parameters()) / 1e6,
         n_samples=model.config.n_samples,
-        fs_hz=model.config.n_samples // 10,
+        fs_hz=facts.model_fs_hz,
         text_tower=config.text_tower,
         text_parameters=sum(p.numel() for p in model.text_tower.parameters()) / 1e6,
         vocabulary=model.config.text["vocab_size"],
-        train_records=train_records,
+        train_records=facts.train_records,
+        machine_statements=facts.machine_statements,
         synthetic=config.synthetic_records,
         version=__version__,
-        tables=score_tables(scores, f"PTB-XL fold 9, {len(validation.infos):,} records, 100 Hz files"),
+        tables=score_tables(scores, f"PTB-XL fold 9, {len(validation.infos):,} records, {facts.files_fs_hz} Hz files"),
         slope=calibration.slope,
         offset=calibration.offset,
     )

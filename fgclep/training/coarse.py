@@ -280,8 +280,9 @@ class CoarseTrainer:
         real = len(self.data.waveforms[0])
         candidates = [positives[positives < real] for positives in self._positives]
         candidates = [positives for positives in candidates if len(positives)]
-        picks = self.rng.integers(len(candidates), size=(exchanged,)) if candidates else []
-        drawn = [self.rng.choice(candidates[int(pick)]) for pick in picks]
+        if not candidates:
+            return np.sort(rows)
+        drawn = [self.rng.choice(candidates[int(self.rng.integers(len(candidates)))]) for _ in range(exchanged)]
         return np.sort(np.concatenate([rows[: len(rows) - len(drawn)], np.array(drawn, np.intp)]))
 
     def _rows_with_rare_findings(self) -> NDArray[np.intp]:

@@ -19,6 +19,7 @@ _AXIS_OF_PTBXL = {
     "AXL": "LAXIS",
     "MID": "NAXIS",
 }
+_SHOWN_SOMEWHERE = ("STE_", "STD_", "TINV_", "Q_")  # territory findings, by the start of their id
 _QUALITY_COLUMNS = {"WANDER": ("baseline_drift",), "NOISE": ("static_noise", "burst_noise", "electrodes_problems")}
 
 
@@ -76,9 +77,6 @@ def synthetic_labels(infos: Sequence[RecordInfo]) -> Labels:
     columns = np.array([1 if key in produced else 0 for key in ids], np.int8)
     hits = np.array([[key in tags for key in ids] for tags in present], bool).reshape(len(infos), len(ids))
     return np.where(hits, np.int8(1), -columns).astype(np.int8)
-
-
-_SHOWN_SOMEWHERE = ("STE_", "STD_", "TINV_", "Q_")
 
 
 def _with_parents(tags: Sequence[str]) -> set[str]:

@@ -22,7 +22,7 @@ from fgclep.pretrained import save_bundle
 from fgclep.record import RecordInfo
 from fgclep.reports import clean_report
 from fgclep.training.calibrate import fit_calibration
-from fgclep.training.card import model_card
+from fgclep.training.card import TrainingFacts, model_card
 from fgclep.training.coarse import CoarseTrainer, TrainingSet, ValidationSet
 from fgclep.training.config import CoarseConfig
 from fgclep.training.labels import finding_ids, ptbxl_labels, synthetic_labels
@@ -101,7 +101,8 @@ def train_coarse(
     trainer.train()
     model.to("cpu").half().float().eval()  # the card is to score the weights as the bundle stores them
     calibration = fit_calibration(model, validation)
-    card, scores = model_card(model, validation, config, len(train_rows), calibration)
+    facts = TrainingFacts(len(train_rows), len(machine), dataset.fs_hz, processor.fs_hz)
+    card, scores = model_card(model, validation, config, calibration, facts)
     bundle = out / "bundle"
     save_bundle(bundle, model, model.tokenizer, processor, calibration, card)
     (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")

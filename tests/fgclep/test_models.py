@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
 from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
-from fgclep.models.dual_encoder import EcgEncoder
+from fgclep.models.dual_encoder import EcgEncoder, FGCLEPModel
 from fgclep.models.resnet1d import ResNet1d
 from fgclep.preprocessing import EcgProcessor
 from fgclep.pretrained import (
@@ -89,6 +89,12 @@ def test_bundle_round_trip(tiny_bundle: Path, tmp_path: Path) -> None:
     assert load_calibration(saved) == load_calibration(tiny_bundle)
     copied = shutil.copytree(tiny_bundle, tmp_path / "copied")
     assert bundle_fingerprint(copied) == bundle_fingerprint(tiny_bundle)
+
+
+def test_transformers_way_of_loading_gives_the_same_model(tiny_bundle: Path) -> None:
+    model = FGCLEPModel.from_pretrained(tiny_bundle, dtype=torch.float32).eval()
+    texts = ["low qrs voltage", "sinus rhythm"]
+    assert np.array_equal(model.encode_text(texts), load_model(tiny_bundle).encode_text(texts))
 
 
 def test_text_vector_does_not_depend_on_its_neighbours(tiny_bundle: Path) -> None:
