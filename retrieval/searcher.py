@@ -24,7 +24,7 @@ from retrieval.waveforms import read_file
 from retrieval.where import RECORDS
 
 WEAK_SCORE = 0.2
-"""A best hit scored below this means that nothing resembles the query: the finding is four times likelier absent."""
+"""A best hit scored below this is told to be weak: the finding is at least four times likelier absent than present."""
 
 _BLOCK_ROWS = 65536
 _IDENTITY = ("rank", "record", "subject_id", "study_id", "similarity", "score", "percentile")
@@ -265,8 +265,8 @@ def _notes(query: Query, hits: tuple[Hit, ...], considered: int) -> list[str]:
         notes.append(f"{len(hits)} of {query.limit}: {_shortfall(query, len(hits), considered)}.")
     if hits and hits[0].score is not None and hits[0].score < WEAK_SCORE:
         notes.append(
-            f"Nothing here resembles {query.text!r}: the best score is {hits[0].score:.2f}, below {WEAK_SCORE:g}. "
-            "The hits are only the least unlike."
+            f"No likely hit for {query.text!r}: the best score is {hits[0].score:.2f}, so even the first one rather "
+            "lacks the finding than shows it."
         )
     return notes
 

@@ -145,13 +145,13 @@ def test_fewer_hits_than_asked_for_are_explained(
     assert Searcher(index, encoder).search(query).notes[:1] == (() if note is None else (note,))
 
 
-def test_a_query_that_resembles_nothing_is_told_so(index: OpenIndex, encoder: QueryEncoder) -> None:
+def test_a_query_without_a_likely_hit_is_told_so(index: OpenIndex, encoder: QueryEncoder) -> None:
     opposite = Filters(where="record in ('synthetic:3-0', 'synthetic:3-1')")
     vector = -(index.vectors[0] + index.vectors[1])
     text = " ".join(str(value) for value in vector)
     result = Searcher(index, encoder).search(Query(text, limit=2, filters=opposite))
     assert result.hits[0].score is not None and result.hits[0].score < WEAK_SCORE
-    assert result.notes[0].startswith("Nothing here resembles")
+    assert result.notes[0].startswith("No likely hit for")
 
 
 def test_the_json_of_a_result_has_the_promised_names(index: OpenIndex, encoder: QueryEncoder) -> None:
