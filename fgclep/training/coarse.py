@@ -115,7 +115,7 @@ class CoarseTrainer:
         self.model, self.data, self.validation, self.sampler = model, data, validation, sampler
         self.config, self.fs_hz, self.report = config, fs_hz, report
         self.checkpoint = checkpoint
-        self._positives = [np.flatnonzero(column == 1) for column in data.labels.T]
+        self._positives = _positives(data)
         self._seed_epoch(-1)
         self.autocast = model.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
@@ -138,6 +138,9 @@ class CoarseTrainer:
 
     def _train_ecg_side(self, state: dict[str, Any] | None) -> None:
         model, config = self.model, self.config
+        if state is not None and state["epochs_done"] >= config.epochs:
+            model.load_state_dict(state["best_state"])
+            return
         self._seed_epoch(-1)
         batches = [
             self.sampler.sample(self.python_rng, config.extra_statements) for _ in range(config.statement_batches)
@@ -271,24 +274,20 @@ class CoarseTrainer:
                 self.report(f"text step {step + 1}/{steps} loss {np.mean(losses[-100:]):.4f} {seconds:.0f} s")
 
     def _balanced(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Exchange a share of a batch for records of findings drawn with equal chance, real records only.
+        """Exchange a share of a batch for records of findings drawn with equal chance.
 
         Otherwise a finding of 30 records moves nothing beside one of 3,000, and a finding that is common among
         synthetic ECGs but rare among real ones is learned as "synthetic".
         """
         exchanged = round(self.config.balanced_share * len(rows))
-        real = len(self.data.waveforms[0])
-        candidates = [positives[positives < real] for positives in self._positives]
-        candidates = [positives for positives in candidates if len(positives)]
-        if not candidates:
-            return np.sort(rows)
-        drawn = [self.rng.choice(candidates[int(self.rng.integers(len(candidates)))]) for _ in range(exchanged)]
+        findings = [int(self.rng.integers(len(self._positives))) for _ in range(exchanged)]
+        drawn = [self.rng.choice(self._positives[finding]) for finding in findings]
         return np.sort(np.concatenate([rows[: len(rows) - len(drawn)], np.array(drawn, np.intp)]))
 
     def _rows_with_rare_findings(self) -> NDArray[np.intp]:
         """Return a random sample of records plus one record of every finding that has any."""
         sample = self.rng.choice(len(self.data), ECGS_PER_TEXT_STEP, replace=len(self.data) < ECGS_PER_TEXT_STEP)
-        rare = [self.rng.choice(rows) for rows in self._positives if len(rows)]
+        rare = [self.rng.choice(rows) for rows in self._positives]
         return np.concatenate([sample, np.array(rare, np.intp)])
 
     def _statements_loss(
@@ -327,6 +326,17 @@ def _save_atomically(state: dict[str, Any], path: Path) -> None:
     part = path.with_suffix(".part")
     torch.save(state, part)
     os.replace(part, path)
+
+
+def _positives(data: TrainingSet) -> list[NDArray[np.intp]]:
+    """Return the rows that show each finding, of real records where any of them shows it; findings of none left out."""
+    real = len(data.waveforms[0])
+    found = []
+    for column in data.labels.T:
+        rows = np.flatnonzero(column == 1)
+        if len(rows):
+            found.append(rows[rows < real] if rows[0] < real else rows)
+    return found
 
 
 def _unique_ids(texts: Sequence[str]) -> tuple[NDArray[np.intp], list[str]]:

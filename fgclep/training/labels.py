@@ -19,6 +19,7 @@ _AXIS_OF_PTBXL = {
     "AXL": "LAXIS",
     "MID": "NAXIS",
 }
+_LEFT_TO_ANNOTATORS = {"TAB", "STE", "NST", "NDT", "NT"}
 _SHOWN_SOMEWHERE = ("STE_", "STD_", "TINV_", "Q_")  # territory findings, by the start of their id
 _QUALITY_COLUMNS = {"WANDER": ("baseline_drift",), "NOISE": ("static_noise", "burst_noise", "electrodes_problems")}
 
@@ -70,13 +71,16 @@ def _ptbxl_label(finding: Finding, codes: set[str], columns: dict[str, int], sai
 
 
 def synthetic_labels(infos: Sequence[RecordInfo]) -> Labels:
-    """Label synthetic records: exact for every finding the generator produces, unknown for all others."""
+    """Label synthetic records: exact for every finding the generator produces, unknown for all others.
+
+    Unknown too are the few broad ST-T statements that PTB-XL's annotators use in a way no measurement settles.
+    """
     ids = finding_ids()
     present = [_with_parents(info.tags) for info in infos]
-    produced = set().union(*present)
+    produced = set().union(*present) - _LEFT_TO_ANNOTATORS
     columns = np.array([1 if key in produced else 0 for key in ids], np.int8)
     hits = np.array([[key in tags for key in ids] for tags in present], bool).reshape(len(infos), len(ids))
-    return np.where(hits, np.int8(1), -columns).astype(np.int8)
+    return np.where(hits & (columns == 1), np.int8(1), -columns).astype(np.int8)
 
 
 def _with_parents(tags: Sequence[str]) -> set[str]:

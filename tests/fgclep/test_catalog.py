@@ -130,6 +130,15 @@ def test_synthetic_labels_are_closed_over_parents_and_silent_on_the_rest() -> No
     assert labels[:, column["WPW"]].tolist() == [0, 0]
 
 
+def test_one_lead_or_a_broad_statement_of_a_synthetic_ecg_does_not_label_the_whole_ecg() -> None:
+    infos = [_info(("TINV@V1", "TINV_ANT", "TAB")), _info(("INVT", "TAB"))]
+    labels = synthetic_labels(infos)
+    column = {key: index for index, key in enumerate(finding_ids())}
+    assert labels[:, column["INVT"]].tolist() == [-1, 1]
+    assert labels[:, column["TINV@V1"]].tolist() == [1, -1]
+    assert labels[:, column["TAB"]].tolist() == [0, 0]
+
+
 def test_statement_labels_equal_three_valued_logic() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(-1, 2, (30, len(finding_ids()))).astype(np.int8)
