@@ -10,23 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fgclep.findings.catalog import findings
 from fgclep.findings.rules import rule_book
 from fgclep.findings.tagger import PARENTS, is_remark, split_report, tag_report, tag_statement
-from fgclep.leads import LEADS
 from fgclep.reports import clean_report, normalise, quality_remarks, report_hash
 
-_PLAIN = """
-    SR SBRAD STACH SARRH AFIB AFLT SVTAC PSVT SVARR PACE BIGU TRIGU JUNC IDIO VTACH EAR APACE VPACE AFIB_RVR AFIB_SVR
-    PVC PAC PRC 1AVB 2AVB 2AVB1 2AVB2 3AVB LPR SPR AVB CRBBB IRBBB CLBBB ILBBB LAFB LPFB LAFB_LPFB IVCD WPW
-    LAXIS RAXIS XAXIS NAXIS LVOLT HVOLT VCLVH LVH RVH SEHYP LAO RAO
-    IMI AMI ASMI ALMI ILMI LMI PMI IPMI IPLMI IMI_ANY AMI_ANY QWAVE Q_INF Q_ANT Q_LAT PRWP
-    ISC ISCAL ISCIN ISCIL ISCAS ISCLA ISCAN ISCA_ANY ISCI_ANY INJAS INJAL INJIN INJLA INJIL ANEUR
-    STD STE NST NDT NT TAB INVT LOWT TTALL DIG EL LNGQT SHQT UWAVE BRUG ERP STTC_SUB
-    STE_ANT STE_INF STE_LAT STD_ANT STD_INF STD_LAT TINV_ANT TINV_INF TINV_LAT
-    ABQRS NORM NOISE WANDER LIMBREV MI STTC CD HYP"""
-FINDINGS = set(_PLAIN.split()) | {
-    f"{kind}@{lead}" for kind in ("STE", "STD", "TINV", "TTALL", "Q", "U") for lead in LEADS
-}
+FINDINGS = set(findings())
 
 
 def leaves(text: str) -> dict[str, bool]:
