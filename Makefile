@@ -40,9 +40,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(INSTALL) --editable '.[cpu,delineate,test]'
+	$(INSTALL) --editable '.[cpu,delineate,evaluate,server,test]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
-	$(INSTALL) --editable '.[cpu,delineate,test,dev]'
+	$(INSTALL) --editable '.[cpu,delineate,evaluate,server,test,dev]'
 	@touch $@

@@ -1,34 +1,21 @@
-"""`fgclep index`: build, list, inspect, verify and choose indexes."""
+"""`fgclep index`: list, inspect, verify and choose indexes; building and versions are in modules of their own."""
 
-import os
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.demo import find_published_index
+from cli.index_build import add, build, rebuild
+from cli.index_versions import collect, export, import_, relocate, rollback
+from cli.index_words import Index, Json, counts_line, size_bytes
 from cli.output import OutputFormat, console, print_json, print_rows, say, with_output_flags
 
 if TYPE_CHECKING:
-    from indexer.build import BuildPlan
     from indexer.home import IndexEntry
     from indexer.manifest import IndexManifest
 
 app = typer.Typer(help="Build, list, inspect, verify and choose indexes.", invoke_without_command=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Index = Annotated[str | None, typer.Argument(help="Name or path; the default index unless given (FGCLEP_INDEX).")]
-
-
-class Dtype(StrEnum):
-    """How vectors are stored."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-
-
-_NUMPY_DTYPES = {Dtype.FP32: "float32", Dtype.FP16: "float16"}
 
 
 @app.callback()
@@ -85,10 +72,10 @@ def info(
 @app.command()
 def verify(
     name: Index = None,
-    full: Annotated[bool, typer.Option("--full", help="Read every file and vector, not only a sample.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Look at every vector, and compare with the data.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check counts, checksums, vectors, store and search; exit 6 if anything is wrong."""
+    """Check every byte, counts, vectors, store and search; exit 6 if anything is wrong."""
     from dataclasses import asdict
 
     from fgclep.errors import CorruptionError
@@ -110,13 +97,21 @@ def verify(
 
 
 @app.command()
-def use(name: Annotated[str, typer.Argument(help="Name of an index.")]) -> None:
-    """Make an index the default."""
+def use(
+    name: Annotated[str, typer.Argument(help="Name of an index.")],
+    version: Annotated[
+        str | None, typer.Option("--version", help="One of its versions, to become its current one.")
+    ] = None,
+) -> None:
+    """Make an index the default; with --version, make that version its current one too."""
     from cli.settings import home
-    from indexer.home import use_index
+    from indexer.home import index_dir, use_index
+    from indexer.versions import activate
 
-    use_index(home(), name)
-    say(f"{name} is the default index now.")
+    if version is not None:
+        activate(index_dir(home(), name), version)
+    path = use_index(home(), name)
+    say(f"{name} is the default index now, in version {path.name}.")
 
 
 @app.command("path")
@@ -125,97 +120,14 @@ def path_(name: Index = None) -> None:
     typer.echo(find_published_index(name))
 
 
-@app.command()
-def build(
-    name: Annotated[str, typer.Option("--name", help="Name of the index; an existing one gets a new version.")],
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of a data set (FGCLEP_DATA).")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Name or path; the shipped one unless given.")] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=0, help="Reading processes; half the cores unless given, 0 reads in this one."),
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Records per step of the model.")] = 64,
-    dtype: Annotated[Dtype, typer.Option("--dtype", help="Of the stored vectors; fp16 halves the index.")] = Dtype.FP32,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Index the first N records only.")] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Discard an unfinished build.")] = False,
-    max_reject_rate: Annotated[
-        float, typer.Option("--max-reject-rate", min=0, max=1, help="Publish nothing above this share of rejects.")
-    ] = 0.2,
-    as_json: Json = False,
-) -> None:
-    """Index the ECGs of a data set; goes on with an unfinished build of the same command."""
-    from cli import settings
-    from cli.progress import record_progress
-    from fgclep.errors import UsageError
-    from indexer.build import open_for_model, plan_build, run_build
-    from indexer.embed import load_embedder
-    from indexer.home import index_dir
-    from indexer.manifest import read_manifest
-
-    index_dir(settings.home(), name)  # refuses a bad name before anything is loaded
-    folder = data or settings.text("data")
-    if folder is None:
-        raise UsageError("No data was given.", "fgclep index build --data PATH --name NAME")
-    embedder = load_embedder(settings.text("model", model), _device())
-    plan = plan_build(
-        open_for_model(Path(folder), embedder),
-        embedder,
-        name,
-        home=settings.home(),
-        workers=max(1, _cores() // 2) if workers is None else workers,
-        batch_size=batch_size,
-        dtype=_NUMPY_DTYPES[dtype],
-        limit=limit,
-        resume=not restart,
-        max_reject_rate=max_reject_rate,
-    )
-    say(_announce(plan))
-    with record_progress(name) as progress:
-        version_dir = run_build(plan, progress)
-    manifest = read_manifest(version_dir)
-    say(f"Done: {_counts_line(manifest)}, {_size(manifest) / 1e6:,.1f} MB.")
-    say(f'Next: fgclep search "low QRS voltage" --index {name}')
-    if as_json:
-        from dataclasses import asdict
-
-        print_json({"schema": 1, "name": name, "path": str(version_dir), "counts": asdict(manifest.counts)})
-    else:
-        typer.echo(version_dir)
-
-
-def _device() -> str:
-    """Return where the model runs: what FGCLEP_DEVICE says, else CUDA where it works."""
-    import torch
-
-    from cli import settings
-    from fgclep.errors import UsageError
-
-    asked = settings.text("device") or "auto"
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=asked)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise UsageError(f"The device {asked!r} cannot be used: {reason}.", "FGCLEP_DEVICE=auto") from error
-    return asked
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _announce(plan: "BuildPlan") -> str:
-    dataset, reference = plan.dataset, plan.embedder.model
-    rate = f" at {dataset.fs_hz} Hz" if dataset.fs_hz else ""
-    missing = f"; the files of {len(dataset.missing):,} listed records are missing" if dataset.missing else ""
-    doing = "Going on with" if plan.continues else "Building"
-    return (
-        f"{doing} index {plan.name}: {plan.total:,} records of {dataset.name}{rate} in {dataset.root}{missing}; "
-        f"model {reference.name} [{reference.fingerprint}], {plan.embed.workers} reading processes, "
-        f"up to {plan.disk_bytes / 1e6:,.1f} MB of disk in {plan.directory}."
-    )
-
+app.command("build")(build)
+app.command("add")(add)
+app.command("rebuild")(rebuild)
+app.command("rollback")(rollback)
+app.command("gc")(collect)
+app.command("export")(export)
+app.command("import")(import_)
+app.command("relocate")(relocate)
 
 _ROW_FIELDS = (
     "name", "default", "records", "rejected", "dataset", "model", "model_fingerprint", "created", "bytes", "version",
@@ -243,7 +155,7 @@ def _entry_row(entry: "IndexEntry") -> dict[str, Any]:
         "model": manifest.model.name,
         "model_fingerprint": manifest.model.fingerprint,
         "created": manifest.created,
-        "bytes": _size(manifest),
+        "bytes": size_bytes(manifest),
     }
 
 
@@ -267,33 +179,24 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 def _describe(manifest: "IndexManifest", path: Path) -> list[tuple[str, str]]:
     from indexer.home import VERSIONS
+    from indexer.versions import list_versions
 
+    in_home = path.parent.name == VERSIONS
     model, dataset, test = manifest.model, manifest.dataset, manifest.self_test
     rate = f" at {dataset.fs_hz} Hz" if dataset.fs_hz else ""
+    added = [("added", f"{one.indexed:,} of {one.dataset.name}; {one.dataset.root}") for one in manifest.additions]
     reasons = [f"{number:,} {reason}" for reason, number in manifest.counts.rejected_by_reason.items()]
-    kept = sorted(sibling.name for sibling in path.parent.iterdir() if sibling != path and path.parent.name == VERSIONS)
+    kept = [sibling.name for sibling in list_versions(path.parents[1]) if sibling != path] if in_home else []
     return [
         ("name", f"{manifest.name} ({manifest.version})"),
         ("created", f"{manifest.created} by fgclep {manifest.fgclep_version}"),
         ("model", f"{model.name} [{model.fingerprint}], {model.dim} dimensions, {manifest.dtype}; {model.path}"),
         ("data", f"{dataset.name}{rate}; {dataset.root}"),
-        ("counts", _counts_line(manifest)),
+        *added,
+        ("counts", counts_line(manifest)),
         ("rejects", ", ".join(reasons) or "none"),
-        ("size", f"{_size(manifest) / 1e6:,.1f} MB"),
+        ("size", f"{size_bytes(manifest) / 1e6:,.1f} MB"),
         ("search", ", ".join(f"{key} {value}" for key, value in test.items())),
         ("path", str(path)),
-        ("older", ", ".join(kept) or "none"),
+        ("others", ", ".join(kept) or "none"),
     ]
-
-
-def _counts_line(manifest: "IndexManifest") -> str:
-    counts = manifest.counts
-    limit = f" + {counts.beyond_limit:,} beyond --limit" if counts.beyond_limit else ""
-    return (
-        f"{counts.listed:,} listed = {counts.indexed:,} indexed + {counts.rejected:,} rejected + "
-        f"{counts.missing:,} missing{limit}"
-    )
-
-
-def _size(manifest: "IndexManifest") -> int:
-    return sum(file.bytes for file in manifest.files.values())

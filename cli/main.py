@@ -4,8 +4,6 @@ Commands are imported when they are called for. Nothing heavy may be imported on
 tests/test_architecture.py holds every module of this package to that.
 """
 
-import difflib
-import importlib
 import json
 import logging
 import os
@@ -16,10 +14,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from cli import settings
+from cli.lazy import LazyGroup
 from fgclep.errors import FgclepError, InterruptedWork, UsageError
 
 COMMANDS: dict[str, str] = {
@@ -29,7 +27,9 @@ COMMANDS: dict[str, str] = {
     "index": "cli.index:app",
     "data": "cli.data:app",
     "model": "cli.model:app",
+    "enrich": "cli.enrich:app",
     "train": "cli.train:app",
+    "evaluate": "cli.evaluate:app",
     "doctor": "cli.doctor:doctor",
     "demo": "cli.demo:demo",
 }
@@ -43,7 +43,7 @@ fgclep finds 12-lead ECGs by what they look like, in words.
   fgclep index build --data PATH --name NAME    make an index of your own ECGs
 
 Every day:  search  similar  show
-Machinery:  data  index  model  train  doctor  demo
+Machinery:  data  index  model  enrich  train  evaluate  doctor  demo
 Help:       fgclep --help, fgclep COMMAND --help
 """
 
@@ -62,44 +62,12 @@ class GlobalOptions:
     verbosity: int = 0
 
 
-class LazyGroup(TyperGroup):
-    """A group that imports a command's module only when that command is looked up."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Name all commands, in the order of the help page."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import and build one command; None for an unknown name."""
-        if cmd_name not in COMMANDS:
-            return None
-        if cmd_name not in self.commands:
-            self.commands[cmd_name] = _load_command(cmd_name)
-        return self.commands[cmd_name]
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Look a command up; a misspelt one is answered with the nearest name."""
-        if args[0] not in COMMANDS:
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            meant = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}."
-            raise UsageError(f"fgclep has no command {args[0]!r}; {meant}", f"fgclep {near[0] if near else '--help'}")
-        return super().resolve_command(ctx, args)
-
-
-def _load_command(name: str) -> Any:
-    module, _, attribute = COMMANDS[name].partition(":")
-    target = getattr(importlib.import_module(module), attribute)
-    if not isinstance(target, typer.Typer):
-        single = typer.Typer(add_completion=False)
-        single.command(name)(target)
-        return typer.main.get_command(single)
-    group = typer.main.get_group(target)
-    group.name = name
-    return group
+class _Root(LazyGroup):
+    table = COMMANDS
 
 
 app = typer.Typer(
-    cls=LazyGroup,
+    cls=_Root,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

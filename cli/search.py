@@ -118,13 +118,15 @@ def _search(query: "Query", index: str | None, model: str | None, export: Path |
     from indexer.open import matching_model, open_index
     from retrieval.cache import QueryCache
     from retrieval.encoder import BundleEncoder
-    from retrieval.export import check_new_folder
     from retrieval.searcher import Searcher
 
     query.filters.condition()
     if export is not None:
+        from retrieval.export import check_new_folder
+
         check_new_folder(export)
-    opened = open_index(find_index(index))
+    # A single query is ranked by one product with all vectors (retrieval.ranking): FAISS would be imported in vain.
+    opened = open_index(find_index(index), backend="numpy")
     manifest = opened.manifest
     encoder = BundleEncoder(manifest, lambda: matching_model(manifest, model), QueryCache(settings.home()))
     return opened, Searcher(opened, encoder).search(query)
@@ -132,6 +134,8 @@ def _search(query: "Query", index: str | None, model: str | None, export: Path |
 
 def _write_files(opened: "OpenIndex", result: "Result", plot: Path | None, export: Path | None) -> None:
     """Draw or export the hits where that was asked for."""
+    if plot is None and export is None:
+        return
     from retrieval.export import export_hits, plot_hits
     from retrieval.waveforms import WaveformReader
 

@@ -30,10 +30,16 @@ _FINGERPRINTED = ("config.json", WEIGHTS_NAME, "preprocessor_config.json", "toke
 
 @dataclass(frozen=True)
 class Calibration:
-    """Platt scaling: score = sigmoid(slope * similarity + offset), fitted on validation pairs."""
+    """Platt scaling: score = sigmoid(slope * similarity + offset).
+
+    Attributes:
+        prevalence: share of ECGs that have the finding, which scores are probabilities for; None in bundles whose curve
+            was fitted to all validation pairs as they came.
+    """
 
     slope: float
     offset: float
+    prevalence: float | None = None
 
     def score(self, similarity: NDArray[np.floating]) -> NDArray[np.float32]:
         """Map cosines to the estimated probability that the finding is present."""

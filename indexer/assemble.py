@@ -4,7 +4,8 @@ import errno
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,18 @@ from fgclep import __version__
 from fgclep.errors import DataError
 from indexer.backends import Backend, self_test
 from indexer.backends.base import Vectors, brute_force
-from indexer.manifest import MANIFEST, Counts, DatasetRef, IndexManifest, ModelRef, describe_files, manifest_json
+from indexer.manifest import (
+    MANIFEST,
+    Addition,
+    Counts,
+    DatasetRef,
+    IndexManifest,
+    ModelRef,
+    describe_files,
+    manifest_json,
+)
 from indexer.open import FAISS, KEYS, STORE, VECTORS, open_backend
-from indexer.staging import Staging, write_durably
-from indexer.store import write_store
+from indexer.staging import write_durably
 
 _TEST_QUERIES = 20
 _TEST_K = 10
@@ -28,45 +37,57 @@ _TEST_K = 10
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a version holds.
+
+    Attributes:
+        vectors: unit rows (n, D) in blocks, in order of key.
+        keys: int64 (n,) in blocks.
+        write_store: writes the store to a path and returns the counts.
+        dataset, additions, options: for the manifest.
+    """
+
+    vectors: Iterable[Vectors]
+    keys: Iterable[NDArray[np.int64]]
+    write_store: Callable[[Path], Counts]
+    dataset: DatasetRef
+    options: Mapping[str, Any]
+    additions: tuple[Addition, ...] = ()
+
+
 def assemble(
-    staging: Staging,
-    shards: int,
+    directory: Path,
+    content: Content,
     *,
     name: str,
     version: str,
     model: ModelRef,
-    dataset: DatasetRef,
-    counts: Counts,
     dtype: str,
-    missing: Sequence[str],
-    options: Mapping[str, Any],
     calibration: Mapping[str, Any],
 ) -> Path:
-    """Write vectors, keys, store, search index and manifest below the staging directory.
+    """Write vectors, keys, store, search index and manifest.
 
     What an earlier attempt left is thrown away first.
 
     Args:
-        staging: holds the finished shards.
-        shards: how many.
+        directory: to make.
+        content: what it holds.
         name, version: of the index.
-        model, dataset, counts, dtype, options, calibration: for the manifest.
-        missing: record ids whose files are absent.
+        model, dtype, calibration: for the manifest.
 
     Returns:
-        The version directory inside staging; every file durable.
+        The directory; the manifest is durable, the other files need `publish`.
 
     Raises:
         OSError: if it cannot be written; a full disk is ENOSPC whichever library met it.
         DataError: if the data set gives two records the same id.
     """
-    directory = staging.version_dir
     shutil.rmtree(directory, ignore_errors=True)
     (directory / VECTORS).parent.mkdir(parents=True)
-    vectors = (staging.vectors(number) for number in range(shards))
-    _concatenate(directory / VECTORS, vectors, (counts.indexed, model.dim), dtype)
-    _concatenate(directory / KEYS, (staging.keys(number) for number in range(shards)), (counts.indexed,), "int64")
-    _write_store(directory / STORE, staging, shards, missing)
+    counts = _write_store(directory / STORE, content.write_store)
+    _concatenate(directory / VECTORS, content.vectors, (counts.indexed, model.dim), dtype)
+    _concatenate(directory / KEYS, content.keys, (counts.indexed,), "int64")
     stored: Vectors = np.load(directory / VECTORS, mmap_mode="r", allow_pickle=False)
     _write_faiss(directory / FAISS, stored)
     manifest = IndexManifest(
@@ -75,13 +96,14 @@ def assemble(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         fgclep_version=__version__,
         model=model,
-        dataset=dataset,
+        dataset=content.dataset,
         counts=counts,
         dtype=dtype,
-        options=options,
+        options=content.options,
         calibration=calibration,
         self_test=measure(open_backend(directory, stored), stored),
         files=describe_files(directory),
+        additions=content.additions,
     )
     write_durably(directory / MANIFEST, manifest_json(manifest).encode())
     return directory
@@ -119,13 +141,16 @@ def _concatenate(path: Path, parts: Iterable[NDArray[Any]], shape: tuple[int, ..
     header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
+        rows = 0
         for part in parts:
             stream.write(np.ascontiguousarray(part, dtype).tobytes())
+            rows += len(part)
+    assert rows == shape[0], f"{path}: {rows} rows of {shape[0]}"
 
 
-def _write_store(path: Path, staging: Staging, shards: int, missing: Sequence[str]) -> None:
+def _write_store(path: Path, write: Callable[[Path], Counts]) -> Counts:
     try:
-        write_store(path, staging.iter_rows(shards, "record"), staging.iter_rows(shards, "reject"), missing)
+        return write(path)
     except IntegrityError as error:
         raise DataError(
             f"The data set gives two records the same id: {error.orig}.", "Remove the duplicate from the data set."

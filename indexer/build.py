@@ -1,77 +1,68 @@
 """Build an index: embed, assemble, test, publish. Resumes by default; never harms the index that is there."""
 
-import errno
 import logging
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from fgclep.datasets import Dataset, open_for_rate
-from fgclep.errors import DataError, FgclepError, InterruptedWork, TooManyRejectsError
-from indexer.assemble import assemble
-from indexer.embed import Embedder, EmbedOptions, Tally, embed_dataset, load_embedder, total_records
-from indexer.home import VERSIONS, index_dir
-from indexer.manifest import Counts, DatasetRef
-from indexer.publish import become_default, build_lock, point_to, publish
+from fgclep.errors import DataError, InterruptedWork, TooManyRejectsError
+from indexer.assemble import Content, assemble
+from indexer.embed import Embedder, EmbedOptions, Listing, Tally, embed_records, load_embedder
+from indexer.home import VERSIONS
+from indexer.manifest import Counts
+from indexer.plan import (
+    EMPTY_BYTES,
+    MAX_REJECT_RATE,
+    ROW_BYTES,
+    SHARD_SIZE,
+    Plan,
+    check_space,
+    check_unique,
+    dataset_ref,
+)
+from indexer.publish import become_default, build_lock, clear_write_errors, new_version_id, point_to, publish
+from indexer.sources import Sources
 from indexer.staging import Staging
+from indexer.store import write_store
 
 _MISSING_BYTES = 60
-_EMPTY_BYTES = 500_000
-SHARD_SIZE = 2048
-MAX_REJECT_RATE = 0.2
-_ROW_BYTES = 3000  # of one record in the staged rows, the store and its full-text index together; measured generously
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class BuildPlan:
-    """A build that was checked and can run: what will be read, by which model, into which index."""
+class BuildPlan(Plan):
+    """A build of a whole data set."""
 
     dataset: Dataset
-    embedder: Embedder
-    name: str
-    home: Path
-    embed: EmbedOptions
-    max_reject_rate: float
-    resume: bool
 
     @property
-    def directory(self) -> Path:
-        """The index's directory."""
-        return index_dir(self.home, self.name)
+    def listing(self) -> Listing:
+        """The first records of the data set, or all; their keys count them."""
+        present = self.dataset.listed - len(self.dataset.missing)
+        limit = self.embed.limit
+        total = present if limit is None else min(limit, present)
+        return Listing(total, lambda: enumerate(islice(self.dataset.iter_infos(), limit)), Sources((self.dataset,)))
 
     @property
-    def staging(self) -> Staging:
-        """Where the build keeps finished shards."""
-        return Staging(self.directory / "staging")
+    def roots(self) -> str:
+        """The data set's folder."""
+        return str(self.dataset.root)
 
-    @property
-    def continues(self) -> bool:
-        """Tell whether an unfinished build is there to go on with."""
-        return self.resume and self.staging.unfinished
-
-    @property
-    def total(self) -> int:
-        """Records that will be read."""
-        return total_records(self.dataset, self.embed.limit)
-
-    @property
-    def disk_bytes(self) -> int:
-        """Space the build still needs at most: shards, joined vectors and the derived index, and the rows."""
-        width = self.embedder.model.dim * (2 if self.embed.dtype == "float16" else 4)
-        whole = self.total * (3 * width + _ROW_BYTES) + _MISSING_BYTES * len(self.dataset.missing) + _EMPTY_BYTES
-        return max(0, whole - self.staging.size_bytes())
+    def whole_bytes(self) -> int:
+        """Return the space of shards, joined vectors and the derived index, and the rows."""
+        missing = _MISSING_BYTES * len(self.dataset.missing)
+        return self.total * (3 * self.vector_bytes + ROW_BYTES) + missing + EMPTY_BYTES
 
     def identity(self) -> dict[str, Any]:
-        """Return everything that decides the vectors: an unfinished build is only continued with the same."""
+        """Return data, model and grouping."""
         return {
             "data": str(Path(self.dataset.root).resolve()),
             "kind": self.dataset.kind,
@@ -81,7 +72,45 @@ class BuildPlan:
             "limit": self.embed.limit,
             "batch_size": self.embed.batch_size,
             "shard_size": self.embed.shard_size,
+            "base": None,  # what is added to or rebuilt from another version names it here
         }
+
+    def check_base(self) -> None:
+        """Start from nothing, so that nothing can have changed."""
+
+    def content(self, staging: Staging, tally: Tally) -> Content:
+        """Describe the version that holds every record of the data set."""
+        counts = self._counts(tally)
+
+        def write(path: Path) -> Counts:
+            records, rejects = (staging.iter_rows(tally.shards, kind) for kind in ("record", "reject"))
+            write_store(path, records, rejects, self.dataset.missing)
+            return counts
+
+        return Content(
+            vectors=map(staging.vectors, range(tally.shards)),
+            keys=map(staging.keys, range(tally.shards)),
+            write_store=write,
+            dataset=dataset_ref(self.dataset),
+            options=self.options,
+        )
+
+    def _counts(self, tally: Tally) -> Counts:
+        dataset = self.dataset
+        counts = Counts(
+            listed=dataset.listed,
+            missing=len(dataset.missing),
+            beyond_limit=dataset.listed - len(dataset.missing) - self.total,
+            read=tally.done,
+            indexed=tally.indexed,
+            rejected=tally.rejected,
+            rejected_by_reason=dict(sorted(tally.rejected_by_reason.items())),
+        )
+        if problem := counts.problem():
+            raise DataError(
+                f"{dataset.root} gave other records than it lists: {problem}.", f"fgclep data scan {dataset.root}"
+            )
+        return counts
 
 
 def build_index(
@@ -160,26 +189,20 @@ def plan_build(
 ) -> BuildPlan:
     """Check what a build needs before it starts; arguments as in `build_index`. Writes nothing."""
     embed = EmbedOptions(shard_size, batch_size, dtype, limit, workers)
-    plan = BuildPlan(dataset, embedder, name, home, embed, max_reject_rate, resume)
+    plan = BuildPlan(embedder, name, home, embed, max_reject_rate, resume, True, dataset)
     if plan.total == 0:
         raise DataError(
             f"{dataset.root} ({dataset.kind}) has no record to index: {dataset.listed} are listed, the files of "
             f"{len(dataset.missing)} are missing.",
             f"fgclep data scan {dataset.root}",
         )
-    existing = next(path for path in (plan.directory, *plan.directory.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if free < plan.disk_bytes:
-        needed, there = f"{plan.disk_bytes / 1e6:,.0f} MB", f"{free / 1e6:,.0f} MB"
-        raise FgclepError(
-            f"Building {name} needs about {needed} in {existing}; {there} are free.",
-            "Free some space, choose another FGCLEP_HOME, or use --dtype fp16.",
-        )
+    check_space(plan)
+    check_unique(dataset)
     return plan
 
 
-def run_build(plan: BuildPlan, progress: Callable[[Tally], None] | None = None) -> Path:
-    """Run a planned build and publish it; see `build_index` for the errors.
+def run_build(plan: Plan, progress: Callable[[Tally], None] | None = None) -> Path:
+    """Carry a plan out and publish its version; see `build_index` for the errors.
 
     Returns:
         The published version's directory.
@@ -187,88 +210,69 @@ def run_build(plan: BuildPlan, progress: Callable[[Tally], None] | None = None) 
     staging = plan.staging
     again = "Repeat the same command to go on from the finished shards."
     try:
-        with build_lock(plan.directory):
-            now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-            version = staging.prepare(
-                plan.identity(), f"{now}-{plan.embedder.model.fingerprint[:8]}", resume=plan.resume
-            )
+        with (
+            clear_write_errors(plan.directory, f"Free about {plan.disk_bytes / 1e6:,.0f} MB. {again}"),
+            build_lock(plan.directory),
+        ):
+            version = _start(plan, staging)
             published = plan.directory / VERSIONS / version
-            if published.is_dir():  # killed between the two renames of publishing
+            if not published.is_dir():
+                directory = _embed_and_assemble(plan, staging, version, progress or (lambda tally: None))
+                publish(directory, plan.directory, version, activate=plan.activates)
+            elif plan.activates:
                 point_to(plan.directory, version)
-            else:
-                published = _build_version(plan, staging, version, progress or (lambda tally: None))
             become_default(plan.home, plan.name)
             staging.discard()
             return published
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise FgclepError(
-            f"The disk is full: {plan.directory} could not be written ({error}). The index was not changed.",
-            f"Free about {plan.disk_bytes / 1e6:,.0f} MB. {again}",
-        ) from error
     except KeyboardInterrupt as error:
         raise InterruptedWork(f"Building {plan.name} was stopped at once.", again) from error
 
 
-def _build_version(plan: BuildPlan, staging: Staging, version: str, progress: Callable[[Tally], None]) -> Path:
+def _start(plan: Plan, staging: Staging) -> str:
+    """Prepare the staging directory; return the version's name, which exists if a killed run had only to clean up."""
+    identity = plan.identity()
+    if (plan.directory / VERSIONS / str(staging.planned("version"))).is_dir():
+        if plan.resume and not staging.differences(identity):
+            return str(staging.planned("version"))
+        staging.discard()
+    plan.check_base()
+    return staging.prepare(identity, new_version_id(plan.embedder.model.fingerprint), resume=plan.resume)
+
+
+def _embed_and_assemble(plan: Plan, staging: Staging, version: str, progress: Callable[[Tally], None]) -> Path:
     with _first_interrupt_sets_flag() as stop:
-        tally = embed_dataset(plan.dataset, plan.embedder, staging, plan.embed, progress, stop.is_set)
+        tally = embed_records(plan.listing, plan.embedder, staging, plan.embed, progress, stop.is_set)
     if tally.done < tally.total and stop.is_set():
         raise InterruptedWork(
             f"Building {plan.name} was interrupted; {tally.done:,} of {tally.total:,} records are finished and kept.",
             "Repeat the same command to go on.",
         )
-    counts = _counts(plan, tally)
-    _check_rejects(plan, counts)
-    directory = assemble(
-        staging,
-        tally.shards,
+    content = plan.content(staging, tally)
+    _check_rejects(plan, tally)
+    return assemble(
+        staging.version_dir,
+        content,
         name=plan.name,
         version=version,
         model=plan.embedder.model,
-        dataset=DatasetRef(plan.dataset.kind, plan.dataset.name, plan.identity()["data"], plan.dataset.fs_hz),
-        counts=counts,
         dtype=plan.embed.dtype,
-        missing=plan.dataset.missing,
-        options={**asdict(plan.embed), "max_reject_rate": plan.max_reject_rate},
         calibration=plan.embedder.calibration,
     )
-    return publish(directory, plan.directory, version)
 
 
-def _counts(plan: BuildPlan, tally: Tally) -> Counts:
-    dataset = plan.dataset
-    present = dataset.listed - len(dataset.missing)
-    counts = Counts(
-        listed=dataset.listed,
-        missing=len(dataset.missing),
-        beyond_limit=present - plan.total,
-        read=tally.done,
-        indexed=tally.indexed,
-        rejected=tally.rejected,
-        rejected_by_reason=dict(sorted(tally.rejected_by_reason.items())),
-    )
-    if problem := counts.problem():
-        raise DataError(
-            f"{dataset.root} gave other records than it lists: {problem}.", f"fgclep data scan {dataset.root}"
-        )
-    return counts
-
-
-def _check_rejects(plan: BuildPlan, counts: Counts) -> None:
-    reasons = ", ".join(f"{reason} {number:,}" for reason, number in counts.rejected_by_reason.items())
-    if counts.rejected > plan.max_reject_rate * counts.read:
+def _check_rejects(plan: Plan, tally: Tally) -> None:
+    reasons = ", ".join(f"{reason} {number:,}" for reason, number in sorted(tally.rejected_by_reason.items()))
+    if tally.rejected > plan.max_reject_rate * tally.done:
         raise TooManyRejectsError(
-            f"{counts.rejected:,} of {counts.read:,} records were rejected ({reasons}); at most "
+            f"{tally.rejected:,} of {tally.done:,} records were rejected ({reasons}); at most "
             f"{plan.max_reject_rate:.0%} are allowed, so nothing was published.",
-            f"See why with `fgclep data scan {plan.dataset.root}`. Once the files are mended, add --restart; if they "
-            f"may be left out, add --max-reject-rate {min(1.0, counts.rejected / counts.read + 0.01):.2f}.",
+            f"See why with `fgclep data scan {plan.roots}`. Once the files are mended, add --restart; if they "
+            f"may be left out, add --max-reject-rate {min(1.0, tally.rejected / tally.done + 0.01):.2f}.",
         )
-    if counts.indexed == 0:
+    if tally.indexed == 0:
         raise DataError(
-            f"No record of {plan.dataset.root} could be used: {reasons}. Nothing was published.",
-            f"See why with `fgclep data scan {plan.dataset.root}`. Once the files are mended, add --restart.",
+            f"No record of {plan.roots} could be used: {reasons}. Nothing was published.",
+            f"See why with `fgclep data scan {plan.roots}`. Once the files are mended, add --restart.",
         )
 
 

@@ -1,4 +1,4 @@
-"""From a data set to embedding shards in a staging directory; resumable, in constant memory."""
+"""From records to embedding shards in a staging directory; resumable, in constant memory."""
 
 import hashlib
 from collections import Counter
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgclep.datasets import Dataset
 from fgclep.errors import DataError, FgclepError
 from fgclep.preprocessing import EcgProcessor
 from fgclep.record import RecordInfo
 from indexer.manifest import ModelRef
 from indexer.reading import Chunk, PreparedChunk, Reader, iter_prepared
+from indexer.sources import Sources
 from indexer.staging import ShardContent, ShardEntry, Staging
 
 _NORM_TOLERANCE = 1e-3
@@ -79,21 +79,36 @@ def load_embedder(model: str | None, device: str = "cpu") -> Embedder:
     return Embedder(reference, EcgProcessor.from_pretrained(path), loaded.encode_ecg, asdict(load_calibration(path)))
 
 
-def embed_dataset(
-    dataset: Dataset,
+@dataclass(frozen=True)
+class Listing:
+    """The records of a run, always in the same order.
+
+    Attributes:
+        total: how many there are.
+        pairs: gives each record with the key it gets, keys ascending; may be called more than once.
+        sources: where they are read from.
+    """
+
+    total: int
+    pairs: Callable[[], Iterator[tuple[int, RecordInfo]]]
+    sources: Sources
+
+
+def embed_records(
+    listing: Listing,
     embedder: Embedder,
     staging: Staging,
     options: EmbedOptions,
     progress: Callable[[Tally], None],
     stop_requested: Callable[[], bool],
 ) -> Tally:
-    """Embed every record of a data set into shards, skipping the shards that are finished.
+    """Embed every record of a listing into shards, skipping the shards that are finished.
 
     Args:
-        dataset: what to read.
+        listing: what to read.
         embedder: the model.
         staging: a prepared staging directory.
-        options: grouping and limits.
+        options: grouping; the limit is the listing's business.
         progress: called after every batch.
         stop_requested: asked after every shard; True ends the run early.
 
@@ -101,15 +116,16 @@ def embed_dataset(
         The counts; `done < total` after an early end.
 
     Raises:
-        DataError: if the data set changed since the finished shards were made, or the model gives no unit vectors.
+        DataError: if the data changed since the finished shards were made.
+        FgclepError: if the model gives no unit vectors.
     """
-    tally = Tally(total=total_records(dataset, options.limit))
-    chunks = _iter_chunks(dataset, staging, options, tally)
-    prepared = iter_prepared(Reader(dataset, embedder.processor), chunks, options.workers)
+    tally = Tally(total=listing.total)
+    chunks = _iter_chunks(listing, staging, options, tally)
+    prepared = iter_prepared(Reader(listing.sources, embedder.processor), chunks, options.workers)
     parts: list[tuple[Chunk, PreparedChunk, NDArray[np.float32]]] = []
     try:
         for chunk, content in prepared:
-            parts.append((chunk, _without_waveforms(content), _encode(embedder, content)))
+            parts.append((chunk, _without_waveforms(content), encode_chunk(embedder, content)))
             tally.done += len(chunk.items)
             tally.indexed += len(content.records)
             tally.rejected_by_reason.update(row["reason"] for row in content.rejects)
@@ -124,30 +140,22 @@ def embed_dataset(
     return tally
 
 
-def total_records(dataset: Dataset, limit: int | None) -> int:
-    """Return how many records a build reads."""
-    present = dataset.listed - len(dataset.missing)
-    return present if limit is None else min(limit, present)
-
-
-def _iter_chunks(dataset: Dataset, staging: Staging, options: EmbedOptions, tally: Tally) -> Iterator[Chunk]:
+def _iter_chunks(listing: Listing, staging: Staging, options: EmbedOptions, tally: Tally) -> Iterator[Chunk]:
     """Cut the listing into shards and those into chunks, counting finished shards instead of yielding them."""
-    infos = islice(dataset.iter_infos(), options.limit)
-    while shard := list(islice(infos, options.shard_size)):
+    pairs = listing.pairs()
+    while shard := list(islice(pairs, options.shard_size)):
         number = tally.shards
-        first_key = number * options.shard_size
         if (entry := staging.entry(number)) is not None:
             _count_finished(entry, shard, number, tally)
         tally.shards += 1
         if entry is None:
-            items = [(first_key + offset, info) for offset, info in enumerate(shard)]
-            for start in range(0, len(items), options.batch_size):
-                part = items[start : start + options.batch_size]
-                yield Chunk(number, part, last=start + options.batch_size >= len(items))
+            for start in range(0, len(shard), options.batch_size):
+                part = shard[start : start + options.batch_size]
+                yield Chunk(number, part, last=start + options.batch_size >= len(shard))
 
 
-def _count_finished(entry: ShardEntry, shard: Sequence[RecordInfo], number: int, tally: Tally) -> None:
-    if entry.listing != _listing_digest(info.record_id for info in shard):
+def _count_finished(entry: ShardEntry, shard: Sequence[tuple[int, RecordInfo]], number: int, tally: Tally) -> None:
+    if entry.listing != _listing_digest(info.record_id for _, info in shard):
         raise DataError(
             f"The data set lists other records than when shard {number} of this unfinished build was made.",
             "Repeat the command with --restart.",
@@ -158,8 +166,12 @@ def _count_finished(entry: ShardEntry, shard: Sequence[RecordInfo], number: int,
     tally.rejected_by_reason.update(entry.rejected_by_reason)
 
 
-def _encode(embedder: Embedder, content: PreparedChunk) -> NDArray[np.float32]:
-    """Encode a chunk's waveforms; float32 (n, dim)."""
+def encode_chunk(embedder: Embedder, content: PreparedChunk) -> NDArray[np.float32]:
+    """Encode a chunk's waveforms; float32 (n, dim).
+
+    Raises:
+        FgclepError: if the model gives no unit vectors.
+    """
     dim = embedder.model.dim
     if not content.records:
         return np.empty((0, dim), np.float32)

@@ -96,10 +96,10 @@ def current_version(directory: Path) -> Path:
         raise NotSetUpError(f"The index {directory.name} has no published version.", _BUILD) from error
     version_dir = directory / VERSIONS / version
     if not version or "/" in version or not version_dir.is_dir():
-        kept = sorted(path.name for path in (directory / VERSIONS).glob("*"))
+        kept = sorted(path.name for path in (directory / VERSIONS).glob("[!.]*"))
         raise CorruptionError(
             f"{pointer} names version {version!r}, which does not exist; there are {', '.join(kept) or 'none'}.",
-            f"Write one of them into {pointer}, or build the index again: {_BUILD}",
+            f"fgclep index use {directory.name} --version {kept[-1]}" if kept else f"Build the index again: {_BUILD}",
         )
     return version_dir
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from fgclep.errors import CompatibilityError, CorruptionError
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no additions
+_READABLE = (1, SCHEMA)
 MANIFEST = "manifest.json"
 _REBUILD = "Build the index again with `fgclep index build`, or restore the file from a copy."
 
@@ -62,6 +63,15 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Addition:
+    """Records that `index add` brought: those with keys from `first_key` up to the next addition's."""
+
+    dataset: DatasetRef
+    first_key: int
+    indexed: int
+
+
+@dataclass(frozen=True)
 class FileRef:
     """Size and checksum of one file of the version."""
 
@@ -76,11 +86,14 @@ class IndexManifest:
     Attributes:
         version: the directory's name below `versions/`.
         created: ISO 8601, UTC.
+        dataset: the data of the first build.
+        counts: of all data together.
         dtype: `float32` or `float16`, of the stored vectors.
-        options: the build's options, as given.
+        options: of the command that made this version; `base` is the version it started from.
         calibration: copy of the model bundle's calibration.json.
         self_test: measured recall and latency of the finished index.
         files: path below the version directory -> size and checksum; every file but the manifest.
+        additions: what came after the first build, in the order of their keys.
     """
 
     name: str
@@ -95,7 +108,13 @@ class IndexManifest:
     calibration: Mapping[str, Any]
     self_test: Mapping[str, Any]
     files: Mapping[str, FileRef]
+    additions: tuple[Addition, ...] = ()
     schema: int = SCHEMA
+
+    @property
+    def sources(self) -> tuple[tuple[int, DatasetRef], ...]:
+        """Every stretch of keys that was read from one place: its first key and the data."""
+        return ((0, self.dataset), *((addition.first_key, addition.dataset) for addition in self.additions))
 
 
 def sha256_file(path: Path) -> str:
@@ -112,8 +131,7 @@ def describe_files(directory: Path) -> dict[str, FileRef]:
 
 def manifest_json(manifest: IndexManifest) -> str:
     """Serialise a manifest; its own checksum stands last, so that an edited or damaged one is noticed."""
-    content = dataclasses.asdict(manifest)
-    return json.dumps({**content, "sha256": _digest(content)}, indent=1, ensure_ascii=False) + "\n"
+    return _rendered(dataclasses.asdict(manifest))
 
 
 def read_manifest(directory: Path) -> IndexManifest:
@@ -125,19 +143,30 @@ def read_manifest(directory: Path) -> IndexManifest:
     """
     path = directory / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse_manifest(path.read_bytes(), path)
     except FileNotFoundError as error:
         raise CorruptionError(f"{directory} has no {MANIFEST}, so it is not a finished index.", _REBUILD) from error
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise CorruptionError(f"{path} cannot be read: {error}", _REBUILD) from error
+
+
+def parse_manifest(data: bytes, path: Path) -> IndexManifest:
+    """Parse and check a manifest's bytes; `path` is for messages, errors are those of `read_manifest`."""
+    try:
+        text = data.decode()
+        content = json.loads(text)
+    except ValueError as error:
         raise CorruptionError(f"{path} cannot be read: {error}", _REBUILD) from error
     if not isinstance(content, dict) or "schema" not in content:
         raise CorruptionError(f"{path} is not an index manifest.", _REBUILD)
-    if content["schema"] != SCHEMA:
+    if content["schema"] not in _READABLE:
         raise CompatibilityError(
-            f"{path} has schema {content['schema']}; this fgclep reads schema {SCHEMA}.",
+            f"{path} has schema {content['schema']}; this fgclep reads schemas up to {SCHEMA}.",
             "Install the fgclep that wrote it, or build the index again with `fgclep index build`.",
         )
-    if content.pop("sha256", None) != _digest(content):
+    digest = content.pop("sha256", None)
+    # Compared as text: JSON would take a damaged space or an odd spelling of a number for the same content.
+    if digest != _digest(content) or text != _rendered(content):
         raise CorruptionError(f"{path} was altered after it was written: its own checksum does not match.", _REBUILD)
     manifest = _from_content(content, path)
     if problem := manifest.counts.problem():
@@ -154,10 +183,18 @@ def _from_content(content: dict[str, Any], path: Path) -> IndexManifest:
                 "dataset": DatasetRef(**content["dataset"]),
                 "counts": Counts(**content["counts"]),
                 "files": {name: FileRef(**entry) for name, entry in content["files"].items()},
+                "additions": tuple(
+                    Addition(**{**entry, "dataset": DatasetRef(**entry["dataset"])})
+                    for entry in content.get("additions", ())
+                ),
             }
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptionError(f"{path} lacks a field or has an unknown one: {error}", _REBUILD) from error
+
+
+def _rendered(content: Mapping[str, Any]) -> str:
+    return json.dumps({**content, "sha256": _digest(content)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def _digest(content: Mapping[str, Any]) -> str:

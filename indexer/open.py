@@ -1,5 +1,6 @@
 """Open a published index version, refusing whatever does not fit together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
 from indexer.backends import Backend, NumpyMatmul, self_test
 from indexer.backends.base import Vectors
+from indexer.lease import Lease, take_lease
 from indexer.manifest import IndexManifest, read_manifest, sha256_file
 from indexer.store import RecordRow, Store, open_store
 
@@ -35,6 +37,7 @@ class OpenIndex:
         path: the version directory.
         vectors: memory-mapped float32 or float16, shape (N, dim), unit rows.
         keys: int64, shape (N,), ascending: the `records.key` of every row.
+        lease: keeps `index gc` from removing the version while this object lives.
     """
 
     path: Path
@@ -43,6 +46,12 @@ class OpenIndex:
     vectors: Vectors
     keys: NDArray[np.int64]
     backend: Backend
+    lease: Lease
+
+    def close(self) -> None:
+        """Close the store and let the version go; arrays that were taken from it stay readable."""
+        self.store.close()
+        self.lease.close()
 
 
 def open_index(path: Path, *, verify_checksums: bool = False, backend: BackendName = "auto") -> OpenIndex:
@@ -56,8 +65,17 @@ def open_index(path: Path, *, verify_checksums: bool = False, backend: BackendNa
     Raises:
         CorruptionError: if a file is missing, damaged, or the counts of vectors, keys and records differ.
         CompatibilityError: if a newer fgclep wrote it.
-        NotSetUpError: if `faiss` was asked for and is not installed.
+        NotSetUpError: if `faiss` was asked for and is not installed, or the version was removed meanwhile.
     """
+    lease = take_lease(path)
+    try:
+        return _open(path, lease, verify_checksums, backend)
+    except BaseException:
+        lease.close()
+        raise
+
+
+def _open(path: Path, lease: Lease, verify_checksums: bool, backend: BackendName) -> OpenIndex:
     manifest = read_manifest(path)
     check_files(path, manifest, checksums=verify_checksums)
     vectors = _load_array(path / VECTORS, manifest.dtype, (manifest.counts.indexed, manifest.model.dim))
@@ -71,7 +89,7 @@ def open_index(path: Path, *, verify_checksums: bool = False, backend: BackendNa
     except Exception:
         store.close()
         raise
-    return OpenIndex(path, manifest, store, vectors, keys, engine)
+    return OpenIndex(path, manifest, store, vectors, keys, engine, lease)
 
 
 def matching_model(manifest: IndexManifest, model: str | None = None) -> Path:
@@ -113,13 +131,21 @@ def matching_model(manifest: IndexManifest, model: str | None = None) -> Path:
     return found
 
 
-def check_files(path: Path, manifest: IndexManifest, *, checksums: bool) -> None:
+def check_files(path: Path, manifest: IndexManifest, *, checksums: bool, names: Sequence[str] | None = None) -> None:
     """Compare the files of a version with its manifest.
+
+    Args:
+        path: the version directory.
+        manifest: its manifest.
+        checksums: read every file; sizes are compared in any case.
+        names: the files to look at; all unless given.
 
     Raises:
         CorruptionError: naming the first file that is missing, has another size, or (if asked) another checksum.
     """
-    for name, expected in manifest.files.items():
+    for name in manifest.files if names is None else names:
+        if (expected := manifest.files.get(name)) is None:
+            raise CorruptionError(f"The manifest of {path} does not name {name}.", _REBUILD)
         file = path / name
         if not file.is_file():
             raise CorruptionError(f"{file} is missing from the index.", _REBUILD)

@@ -1,15 +1,20 @@
 """Publish a finished version: readers see the old index or the new one, whatever instant the machine stops."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fgclep.errors import FgclepError
 from indexer.home import CURRENT, DEFAULT, VERSIONS, default_index, indexes_dir, replace_line, sync_directory
 
 LOCK = "LOCK"
+HISTORY = "HISTORY"
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @contextmanager
@@ -42,13 +47,51 @@ def build_lock(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def publish(version_dir: Path, directory: Path, version: str) -> Path:
+@contextmanager
+def clear_write_errors(directory: Path, when_full: str) -> Iterator[None]:
+    """Tell a full disk and a folder that may not be written as such, whatever call met them.
+
+    Args:
+        directory: of the index.
+        when_full: the hint for a full disk.
+
+    Raises:
+        FgclepError: instead of the OSError of either.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise FgclepError(
+                f"The disk is full: {directory} could not be written ({error}). The index was not changed.", when_full
+            ) from error
+        if error.errno in _FORBIDDEN and _concerns(error, directory):
+            raise FgclepError(
+                f"{directory} may not be written ({error}). The index was not changed.",
+                f"Change the permissions of {directory.parent}, or choose another folder: FGCLEP_HOME=PATH",
+            ) from error
+        raise
+
+
+def _concerns(error: OSError, directory: Path) -> bool:
+    """Tell whether an error is about a path on the way to an index or in it, not about the data it is read from."""
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else directory
+    return path.is_relative_to(directory) or directory.is_relative_to(path)
+
+
+def new_version_id(fingerprint: str) -> str:
+    """Name a version after now and its model; names sort by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-{fingerprint[:8]}"
+
+
+def publish(version_dir: Path, directory: Path, version: str, *, activate: bool = True) -> Path:
     """Move a complete version into place and make it the current one.
 
     Args:
         version_dir: complete and tested, on the same file system.
         directory: of the index.
         version: its name.
+        activate: False leaves the current version as it is.
 
     Returns:
         The published version's directory.
@@ -58,13 +101,47 @@ def publish(version_dir: Path, directory: Path, version: str) -> Path:
     target.parent.mkdir(exist_ok=True)
     version_dir.rename(target)
     sync_directory(target.parent)
-    point_to(directory, version)
+    if activate:
+        point_to(directory, version)
     return target
 
 
 def point_to(directory: Path, version: str) -> None:
     """Make a published version the current one, in one atomic step."""
+    before = versions_before(directory)
+    current = _read_line(directory / CURRENT)
+    if current is not None and current != version:
+        before = [*(name for name in before if name != version), current]
+    _switch(directory, version, before)
+
+
+def point_back(directory: Path, version: str) -> None:
+    """Make one of `versions_before` the current one; what came after it is no longer a way back."""
+    before = versions_before(directory)
+    _switch(directory, version, before[: before.index(version)])
+
+
+def versions_before(directory: Path) -> list[str]:
+    """Return the versions that were current before the one that is, and still exist; the last one is the latest."""
+    try:
+        lines = (directory / HISTORY).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    current = _read_line(directory / CURRENT)
+    return [line for line in lines if line not in ("", current) and (directory / VERSIONS / line).is_dir()]
+
+
+def _switch(directory: Path, version: str, before: list[str]) -> None:
+    # The history is a convenience: killed in between, it names the current version too, which is then left out.
+    replace_line(directory / HISTORY, "\n".join(before))
     replace_line(directory / CURRENT, version)
+
+
+def _read_line(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
 
 
 def become_default(home: Path, name: str) -> None:

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgclep.datasets import Dataset
 from fgclep.errors import FgclepError
 from fgclep.preprocessing import EcgProcessor
 from fgclep.record import EcgRecord, RecordInfo, RecordReject
 from indexer.rows import record_row
+from indexer.sources import Sources
 
-_CHUNKS_PER_WORKER = 2
+CHUNKS_PER_WORKER = 2
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class PreparedChunk:
 class Reader:
     """Reads and prepares records; travels to every worker process once."""
 
-    dataset: Dataset
+    sources: Sources
     processor: EcgProcessor
 
     def prepare(self, items: Sequence[tuple[int, RecordInfo]]) -> PreparedChunk:
@@ -58,7 +58,7 @@ class Reader:
         waveforms, records, rejects = [], [], []
         for key, info in items:
             try:
-                record, prepared = self._read(info)
+                record, prepared = self._read(key, info)
             except RecordReject as reject:
                 row = {"record_id": info.record_id, "path": info.path}
                 rejects.append({**row, "reason": reject.reason, "detail": reject.detail})
@@ -70,9 +70,9 @@ class Reader:
         stacked = np.stack(waveforms) if waveforms else np.empty((0, 12, 0), np.float32)
         return PreparedChunk(stacked, records, rejects)
 
-    def _read(self, info: RecordInfo) -> tuple[EcgRecord, NDArray[np.float32]]:
+    def _read(self, key: int, info: RecordInfo) -> tuple[EcgRecord, NDArray[np.float32]]:
         try:
-            record = self.dataset.read(info)
+            record = self.sources.read(key, info)
             prepared = self.processor.prepare(record.waveform, record.fs_hz)
         except RecordReject:
             raise
@@ -93,7 +93,7 @@ def iter_prepared(
     At most a few chunks per worker are read ahead, so memory does not depend on how many there are.
 
     Args:
-        reader: the data set and preprocessing.
+        reader: the data and preprocessing.
         chunks: what to read; consumed as needed.
         workers: processes; 0 reads in this one.
 
@@ -112,7 +112,7 @@ def iter_prepared(
         for chunk in chunks:
             with _interrupts_held_back():  # submitting may start a worker
                 waiting.append((chunk, pool.submit(_prepare_in_worker, chunk.items)))
-            if len(waiting) > _CHUNKS_PER_WORKER * workers:
+            if len(waiting) > CHUNKS_PER_WORKER * workers:
                 yield _first(waiting)
         while waiting:
             yield _first(waiting)
@@ -141,7 +141,7 @@ def _first(waiting: deque[tuple[Chunk, Future[PreparedChunk]]]) -> tuple[Chunk, 
 
 
 _worker_reader: Reader | None = (
-    None  # set once per worker process, so that the data set is not pickled with every chunk
+    None  # set once per worker process, so that the sources are not pickled with every chunk
 )
 
 

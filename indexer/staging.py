@@ -76,25 +76,36 @@ class Staging:
         Raises:
             UsageError: if the unfinished build there has other settings.
         """
-        wanted = json.loads(json.dumps(plan))
-        if not resume:
-            self.discard()
-        elif (found := self._read_plan()) is not None:
-            if differences := [key for key, value in wanted.items() if found["plan"].get(key) != value]:
-                listed = ", ".join(f"{key} {found['plan'].get(key)!r}, now {wanted[key]!r}" for key in differences)
+        if resume and (found := self._read_plan()) is not None:
+            if differences := self.differences(plan):
                 raise UsageError(
-                    f"{self.directory} holds an unfinished build with other settings: {listed}.",
+                    f"{self.directory} holds an unfinished build with other settings: {', '.join(differences)}.",
                     "Repeat the earlier command to finish it, or add --restart to discard it.",
                 )
             return str(found["version"])
-        self._shards.mkdir(parents=True, exist_ok=True)
-        write_durably(self._plan, json.dumps({"version": version, "plan": wanted}, indent=1).encode())
+        self.discard()  # shards without a plan are the rest of another run's removal, perhaps of another model
+        self._shards.mkdir(parents=True)
+        write_durably(self._plan, json.dumps({"version": version, "plan": plan}, indent=1).encode())
         return version
+
+    def differences(self, plan: Mapping[str, Any]) -> list[str]:
+        """Say in which settings a plan differs from the unfinished build; nothing without one."""
+        found = self._read_plan()
+        if found is None:
+            return []
+        then = found["plan"]
+        wanted = json.loads(json.dumps(plan))
+        return [f"{key} {then.get(key)!r}, now {value!r}" for key, value in wanted.items() if then.get(key) != value]
 
     @property
     def unfinished(self) -> bool:
         """Tell whether an unfinished build is there."""
         return self._read_plan() is not None
+
+    def planned(self, key: str) -> Any:
+        """Return one setting of the unfinished build, or `version`, its version's name; None without one."""
+        found = self._read_plan()
+        return None if found is None else {**found["plan"], "version": found["version"]}.get(key)
 
     def size_bytes(self) -> int:
         """Measure what lies here: finished shards, and leftovers that make room when they are replaced."""

@@ -13,10 +13,11 @@ from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import URL, Connection, Engine, create_engine, func, insert, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, delete, func, insert, select, text
 from sqlalchemy.exc import DatabaseError
 
 from fgclep.errors import CorruptionError
+from fgclep.record import RecordInfo
 from indexer.schema import Base, MissingRow, RecordRow, RejectRow, SubjectRow, TagRow
 
 __all__ = [
@@ -55,6 +56,23 @@ def write_store(
     Raises:
         sqlalchemy.exc.DatabaseError: if SQLite fails, for instance on a full disk.
     """
+    with writing(path) as connection:
+        Base.metadata.create_all(connection)
+        insert_records(connection, records)
+        for batch in _batches(rejects):
+            connection.execute(insert(RejectRow), batch)
+        insert_missing(connection, missing)
+        count_subjects(connection)
+        connection.execute(
+            text("CREATE VIRTUAL TABLE reports_fts USING fts5(report, content='records', content_rowid='key')")
+        )
+        connection.execute(text("INSERT INTO reports_fts(reports_fts) VALUES ('rebuild')"))
+        connection.execute(text("ANALYZE"))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Connection]:
+    """Open a store for writing, in one transaction without a journal: on failure the file must be thrown away."""
     engine = create_engine(URL.create("sqlite", database=str(path)))
     try:
         # A half-written store is thrown away with its directory, so the rollback journal would protect nothing.
@@ -62,24 +80,30 @@ def write_store(
             connection.execute(text("PRAGMA journal_mode = OFF"))
             connection.execute(text("PRAGMA synchronous = OFF"))
             connection.commit()
-            Base.metadata.create_all(connection)
-            for batch in _batches(records):
-                connection.execute(insert(RecordRow), [{k: v for k, v in row.items() if k != "tags"} for row in batch])
-                if tags := [{"key": row["key"], "tag": tag} for row in batch for tag in row["tags"]]:
-                    connection.execute(insert(TagRow), tags)
-            for batch in _batches(rejects):
-                connection.execute(insert(RejectRow), batch)
-            for names in _batches(missing):
-                connection.execute(insert(MissingRow), [{"record_id": name} for name in names])
-            connection.execute(text(_SUBJECTS))
-            connection.execute(
-                text("CREATE VIRTUAL TABLE reports_fts USING fts5(report, content='records', content_rowid='key')")
-            )
-            connection.execute(text("INSERT INTO reports_fts(reports_fts) VALUES ('rebuild')"))
-            connection.execute(text("ANALYZE"))
+            yield connection
             connection.commit()
     finally:
         engine.dispose()
+
+
+def insert_records(connection: Connection, records: Iterable[Mapping[str, Any]]) -> None:
+    """Insert rows of `record_row` with their tags."""
+    for batch in _batches(records):
+        connection.execute(insert(RecordRow), [{k: v for k, v in row.items() if k != "tags"} for row in batch])
+        if tags := [{"key": row["key"], "tag": tag} for row in batch for tag in row["tags"]]:
+            connection.execute(insert(TagRow), tags)
+
+
+def insert_missing(connection: Connection, missing: Iterable[str]) -> None:
+    """Insert ids of records whose files are absent; those that are there stay."""
+    for names in _batches(missing):
+        connection.execute(insert(MissingRow).prefix_with("OR IGNORE"), [{"record_id": name} for name in names])
+
+
+def count_subjects(connection: Connection) -> None:
+    """Fill the table of subjects anew."""
+    connection.execute(delete(SubjectRow))
+    connection.execute(text(_SUBJECTS))
 
 
 class Store:
@@ -140,6 +164,32 @@ class Store:
         """Return the key of a record id, or None if it is not indexed."""
         with self.connect() as connection:
             return connection.scalar(select(RecordRow.key).where(RecordRow.record_id == record_id))
+
+    def record_ids(self) -> Iterator[str]:
+        """Yield the id of every record, in order of key."""
+        with self.connect() as connection:
+            ids = select(RecordRow.record_id).order_by(RecordRow.key)
+            yield from connection.execution_options(yield_per=_BATCH).scalars(ids)
+
+    def iter_infos(self) -> Iterator[tuple[int, RecordInfo]]:
+        """Yield the key of every record, ascending, with what is needed to read its samples again; constant memory."""
+        columns = (RecordRow.record_id, RecordRow.dataset, RecordRow.subject_id, RecordRow.study_id, RecordRow.path)
+        last = -1
+        while True:
+            page = select(RecordRow.key, *columns).where(RecordRow.key > last).order_by(RecordRow.key).limit(_BATCH)
+            with self.connect() as connection:
+                rows = connection.execute(page).all()
+            for key, record_id, dataset, subject_id, study_id, path in rows:
+                yield key, RecordInfo(record_id, dataset, subject_id, study_id, path)
+            if not rows:
+                return
+            last = rows[-1][0]
+
+    def rejected_by_reason(self) -> dict[str, int]:
+        """Count the rejected records by reason, in order of the reasons."""
+        with self.connect() as connection:
+            reasons = select(RejectRow.reason, func.count().label("records")).group_by(RejectRow.reason)
+            return {row.reason: row.records for row in connection.execute(reasons.order_by(RejectRow.reason))}
 
     def rejects(self) -> list[dict[str, str]]:
         """Return every rejected record with its reason."""

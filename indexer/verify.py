@@ -1,16 +1,26 @@
-"""Verify a published index: counts, checksums, norms, keys, the store, and that search finds what it should."""
+"""Verify a published index: checksums, counts, keys, norms, the store, and that search finds what it should.
+
+Every byte is read in any case. A full verification also looks at every vector instead of a sample, and compares the
+index with the data that it was read from.
+"""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import select
 
-from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
+from fgclep.errors import CompatibilityError, CorruptionError, DataError, NotSetUpError
 from indexer.assemble import measure
+from indexer.ids import IdSet
+from indexer.lease import take_lease
+from indexer.manifest import MANIFEST, IndexManifest, read_manifest
 from indexer.open import BACKENDS, BackendName, OpenIndex, check_files, open_backend, open_index
+from indexer.sources import listed_ids, open_sources
 from indexer.store import MissingRow, RecordRow, RejectRow
 
 _SAMPLE = 1000
@@ -32,20 +42,27 @@ def verify_index(path: Path, *, full: bool = False, sample: int = _SAMPLE) -> li
 
     Args:
         path: the version directory.
-        full: read every file and every vector; otherwise sizes, counts and a sample.
+        full: look at every vector, and compare with the data; otherwise a sample of the vectors.
         sample: vectors tested when not `full`.
 
     Returns:
-        One Check per statement, failed ones included; only one if the index cannot even be opened.
+        One Check per statement, failed ones included; the first that fails ends it where the others would mean nothing.
     """
+    lease = take_lease(path)
+    try:
+        manifest = read_manifest(path)
+    except (CorruptionError, CompatibilityError) as error:
+        return [Check("manifest", False, error.message)]
+    checks = [Check("manifest", True, f"{manifest.name} ({manifest.version}), schema {manifest.schema}")]
+    checks.append(_checked("checksums", lambda: _checksums(path, manifest)))
+    if not checks[-1].passed:  # nothing sensible can be said about the contents of damaged files
+        return checks
     try:
         index = open_index(path, backend="numpy")
     except (CorruptionError, CompatibilityError) as error:
-        return [Check("opens", False, error.message)]
-    with index.store:
-        checks = [Check("opens", True, f"manifest, sizes and counts of {index.manifest.counts.indexed:,} records")]
-        if full:
-            checks.append(_checked("checksums", lambda: _checksums(index)))
+        return [*checks, Check("opens", False, error.message)]
+    with closing(index), closing(lease):
+        checks.append(Check("opens", True, f"{manifest.counts.indexed:,} records"))
         checks.append(_checked("counts", lambda: _counts(index)))
         checks.append(_checked("keys", lambda: _keys(index)))
         rows = np.arange(len(index.keys))
@@ -55,6 +72,8 @@ def verify_index(path: Path, *, full: bool = False, sample: int = _SAMPLE) -> li
         for backend in BACKENDS:
             checks.append(_checked(f"search by {backend}", partial(_search, index, backend)))
         checks.append(_checked("store", lambda: _store(index)))
+        if full:
+            checks.append(_checked("data", lambda: _data(index)))
     return checks
 
 
@@ -65,9 +84,13 @@ def _checked(name: str, test: Callable[[], str]) -> Check:
         return Check(name, False, error.message)
 
 
-def _checksums(index: OpenIndex) -> str:
-    check_files(index.path, index.manifest, checksums=True)
-    return f"{len(index.manifest.files)} files"
+def _checksums(path: Path, manifest: IndexManifest) -> str:
+    check_files(path, manifest, checksums=True)
+    known = {MANIFEST, *manifest.files}
+    found = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+    if strange := sorted(found - known):
+        raise CorruptionError(f"{path / strange[0]} does not belong to the index")
+    return f"{len(manifest.files)} files"
 
 
 def _counts(index: OpenIndex) -> str:
@@ -127,3 +150,22 @@ def _store(index: OpenIndex) -> str:
     if problem := index.store.integrity_problem():
         raise CorruptionError(f"SQLite's integrity check says: {problem}")
     return "integrity check passed"
+
+
+def _data(index: OpenIndex) -> str:
+    """Compare the index with what its data lists now, by record id."""
+    try:
+        datasets = open_sources(index.manifest).datasets
+    except NotSetUpError as error:
+        return f"skipped: {error.message}"
+    except DataError as error:
+        raise CorruptionError(error.message) from error
+    distinct = {dataset.root: dataset for dataset in datasets}.values()
+    listed = IdSet(record_id for dataset in distinct for record_id in listed_ids(dataset))
+    gone = [record_id for record_id in index.store.record_ids() if record_id not in listed]
+    if gone:
+        raise CorruptionError(f"{len(gone):,} indexed records are no longer in the data, such as {gone[0]}")
+    with index.store.connect() as connection:
+        others = [*connection.scalars(select(RejectRow.record_id)), *connection.scalars(select(MissingRow.record_id))]
+    new = len(listed) - len(index.keys) - sum(record_id in listed for record_id in others)
+    return f"{len(listed):,} listed, every indexed record among them, {new:,} not read yet"

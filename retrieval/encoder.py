@@ -1,6 +1,6 @@
 """Turn a query into a vector with the model that built the index, loading as little as possible."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -35,11 +35,20 @@ class QueryEncoder(Protocol):
         ...
 
 
+class TextTower(Protocol):
+    """What encodes texts: the whole model, or its text side alone."""
+
+    def encode_text(self, texts: Sequence[str]) -> Vector:
+        """Return unit vectors, float32 (len(texts), D)."""
+        ...
+
+
 class BundleEncoder:
     """Encodes with the model bundle that an index names.
 
-    A text seen before comes from the cache and loads no model. The bundle is compared with the index's fingerprint
-    before anything of it is used.
+    A text seen before comes from the cache and loads no model; a new one goes through the text tower in numpy where
+    that understands the bundle. Torch is imported for other towers and for ECGs only. The bundle is compared with the
+    index's fingerprint before anything of it is used.
 
     Args:
         manifest: of the index.
@@ -57,7 +66,7 @@ class BundleEncoder:
         fingerprint, dim = self._model_ref.fingerprint, self._model_ref.dim
         vector = self._cache.get(text, fingerprint, dim)
         if vector is None:
-            vector = self._model.encode_text([text])[0]
+            vector = self._text_tower.encode_text([text])[0]
             self._cache.put(text, fingerprint, vector)
         return vector
 
@@ -76,6 +85,12 @@ class BundleEncoder:
     @cached_property
     def _bundle(self) -> Path:
         return self._find_bundle()
+
+    @cached_property
+    def _text_tower(self) -> TextTower:
+        from fgclep.text_numpy import NumpyTextEncoder
+
+        return NumpyTextEncoder.from_bundle(self._bundle) or self._model
 
     @cached_property
     def _model(self) -> "FGCLEPModel":

@@ -42,8 +42,8 @@ _DATASET_NOTICES = {
 _GRID = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 _RHYTHM_LEAD = "II"
 
-_PAGE_WIDTH, _PAGE_HEIGHT = 297.0, 210.0
-_GRID_LEFT, _GRID_WIDTH = 13.5, 270.0
+PAGE_WIDTH, _PAGE_HEIGHT = 297.0, 210.0
+GRID_LEFT, GRID_WIDTH = 13.5, 270.0
 _PULSE_OFFSET, _TRACE_OFFSET = 3.0, 15.0
 _FOOTER_HEIGHT = 14.0
 _TOP_MARGIN = 9.0
@@ -139,22 +139,22 @@ def _draw_page(record: EcgRecord, title: str) -> "Figure":
     """Lay out and draw the whole page; its single axes has millimetres as data units."""
     from matplotlib.figure import Figure
 
-    strips = _cut_strips(record.waveform, record.fs_hz)
-    baselines, area_height = _place_rows(strips)
+    strips = cut_strips(record.waveform, record.fs_hz)
+    baselines, area_height = place_rows(strips)
     header = _header_lines(record, title)
     header_height = _TOP_MARGIN + _LINE_HEIGHT * len(header) + 2.0
     height = max(_PAGE_HEIGHT, header_height + area_height + _FOOTER_HEIGHT)
 
-    figure = Figure(figsize=(_PAGE_WIDTH / 25.4, height / 25.4), facecolor="white")
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, _PAGE_WIDTH), ylim=(0.0, height))
+    figure = Figure(figsize=(PAGE_WIDTH / 25.4, height / 25.4), facecolor="white")
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, PAGE_WIDTH), ylim=(0.0, height))
     axes.axis("off")
     # All rows are given from the top of the paper; the page's own y runs upwards.
     paper_top = height - header_height
     paper_height = 5.0 * int((paper_top - _FOOTER_HEIGHT) // 5.0)
-    _draw_grid(axes, paper_top, paper_height)
+    draw_grid(axes, paper_top, paper_height)
     spare = (paper_height - area_height) / (len(baselines) + 1)
     for row, (row_strips, baseline) in enumerate(zip(strips, baselines, strict=True)):
-        _draw_row(axes, row_strips, paper_top - baseline - spare * (row + 1))
+        draw_row(axes, row_strips, paper_top - baseline - spare * (row + 1))
     _draw_text(axes, header, height, paper_top - paper_height, record)
     return figure
 
@@ -166,7 +166,7 @@ def _shown(waveform: Waveform, fs_hz: float) -> NDArray[np.float64]:
     return centred
 
 
-def _cut_strips(waveform: Waveform, fs_hz: float) -> list[list[_Strip]]:
+def cut_strips(waveform: Waveform, fs_hz: float) -> list[list[_Strip]]:
     """Cut the leads into the rows of the page: three rows of four strips, and the rhythm strip."""
     shown = _shown(waveform, fs_hz)
     rows = [
@@ -186,7 +186,7 @@ def _cut(shown: NDArray[np.float64], fs_hz: float, lead: str, label: str, start_
     return _Strip(lead, label, x_mm, np.clip(cut * MM_PER_MV, -_CLIP_MM, _CLIP_MM))
 
 
-def _place_rows(strips: list[list[_Strip]]) -> tuple[list[float], float]:
+def place_rows(strips: list[list[_Strip]]) -> tuple[list[float], float]:
     """Return each row's baseline below the top of the paper and the height all rows need, in mm.
 
     Rows stand 35 mm apart, further where a strip would touch the one below it.
@@ -201,21 +201,21 @@ def _place_rows(strips: list[list[_Strip]]) -> tuple[list[float], float]:
     return baselines, baselines[-1] + max(15.0, -last + _TRACE_GAP)
 
 
-def _draw_grid(axes: "Axes", top: float, height: float) -> None:
+def draw_grid(axes: "Axes", top: float, height: float) -> None:
     """Draw the pink paper: fine lines every 1 mm, bold ones every 5 mm."""
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Rectangle
 
-    left, right, bottom = _GRID_LEFT, _GRID_LEFT + _GRID_WIDTH, top - height
-    axes.add_patch(Rectangle((left, bottom), _GRID_WIDTH, height, facecolor=_PAPER, edgecolor="none", zorder=0))
+    left, right, bottom = GRID_LEFT, GRID_LEFT + GRID_WIDTH, top - height
+    axes.add_patch(Rectangle((left, bottom), GRID_WIDTH, height, facecolor=_PAPER, edgecolor="none", zorder=0))
     for step, colour, width, name in ((1, _FINE, 0.35, "grid-1mm"), (5, _BOLD, 0.6, "grid-5mm")):
-        columns = [((x, bottom), (x, top)) for x in left + np.arange(0, int(_GRID_WIDTH) + 1, step)]
+        columns = [((x, bottom), (x, top)) for x in left + np.arange(0, int(GRID_WIDTH) + 1, step)]
         rows = [((left, y), (right, y)) for y in bottom + np.arange(0, int(height) + 1, step)]
         lines = LineCollection([*columns, *rows], colors=colour, linewidths=width, zorder=step / 10, gid=name)
         axes.add_collection(lines, autolim=False)
 
 
-def _draw_row(axes: "Axes", strips: list[_Strip], baseline: float) -> None:
+def draw_row(axes: "Axes", strips: list[_Strip], baseline: float) -> None:
     """Draw the calibration pulse and the strips of one row around its baseline."""
     pen: dict[str, Any] = {
         "color": _INK,
@@ -224,9 +224,9 @@ def _draw_row(axes: "Axes", strips: list[_Strip], baseline: float) -> None:
         "solid_capstyle": "round",
         "zorder": 3,
     }
-    x = _GRID_LEFT + _PULSE_OFFSET + np.array([0.0, 2.0, 2.0, 7.0, 7.0, 9.0])
+    x = GRID_LEFT + _PULSE_OFFSET + np.array([0.0, 2.0, 2.0, 7.0, 7.0, 9.0])
     axes.plot(x, baseline + MM_PER_MV * np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0]), gid="calibration", **pen)
-    left = _GRID_LEFT + _TRACE_OFFSET
+    left = GRID_LEFT + _TRACE_OFFSET
     for number, strip in enumerate(strips):
         axes.plot(left + strip.x_mm, baseline + strip.y_mm, gid=f"lead-{strip.label.replace(' ', '-')}", **pen)
         start = left + float(strip.x_mm[0])
@@ -246,16 +246,16 @@ def _draw_text(axes: "Axes", header: list[tuple[str, str]], height: float, botto
             "id": (12.0, "bold", "black"),
             "plain": (9.0, "normal", "black"),
         }[style]
-        axes.text(_GRID_LEFT, y, line, fontsize=size, fontweight=weight, color=colour, va="baseline", parse_math=False)
+        axes.text(GRID_LEFT, y, line, fontsize=size, fontweight=weight, color=colour, va="baseline", parse_math=False)
         y -= _LINE_HEIGHT
     notice = dataset_notice(record.info.dataset)
     foot: dict[str, Any] = {"fontsize": 7.5, "color": "#444444", "va": "baseline", "parse_math": False}
-    axes.text(_GRID_LEFT, bottom - 5.0, _scale_text(record), **foot)
-    axes.text(_GRID_LEFT + _GRID_WIDTH, bottom - 5.0, f"{DISCLAIMER}  ·  {notice}", ha="right", **foot)
+    axes.text(GRID_LEFT, bottom - 5.0, _scale_text(record), **foot)
+    axes.text(GRID_LEFT + GRID_WIDTH, bottom - 5.0, f"{DISCLAIMER}  ·  {notice}", ha="right", **foot)
     if record.info.dataset == "synthetic":
         middle = (bottom + height) / 2.0 - 15.0
         axes.text(
-            _PAGE_WIDTH / 2.0, middle, "synthetic", fontsize=96, color="#7a7a7a", alpha=0.13, ha="center", va="center",
+            PAGE_WIDTH / 2.0, middle, "synthetic", fontsize=96, color="#7a7a7a", alpha=0.13, ha="center", va="center",
             rotation=20.0, zorder=2,
         )  # fmt: skip
 

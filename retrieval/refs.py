@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-from sqlalchemy import select
-
 from fgclep.errors import UsageError
 from fgclep.wfdb_io import header_path, record_stem
 from indexer.open import OpenIndex
-from indexer.store import RecordRow
 
 
 def file_of(ref: str) -> Path | None:
@@ -39,6 +36,10 @@ def resolve_ref(index: OpenIndex, ref: str) -> int | Path:
     key = index.store.key_of(ref)
     if key is not None:
         return key
+    from sqlalchemy import select
+
+    from indexer.store import RecordRow
+
     with index.store.connect() as connection:
         same = select(RecordRow.key, RecordRow.record_id).where(RecordRow.study_id == ref).limit(4)
         studies = connection.execute(same).all()

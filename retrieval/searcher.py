@@ -12,21 +12,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
 
-from indexer.backends.base import rounding_margin
 from indexer.open import OpenIndex
 from retrieval.encoder import QueryEncoder, Vector
-from retrieval.filters import why_nothing
 from retrieval.query import Query
+from retrieval.ranking import Ranking
 from retrieval.refs import resolve_ref
 from retrieval.waveforms import read_file
-from retrieval.where import RECORDS
 
 WEAK_SCORE = 0.2
 """A best hit scored below this is told to be weak: the finding is at least four times likelier absent than present."""
 
-_BLOCK_ROWS = 65536
 _IDENTITY = ("rank", "record", "subject_id", "study_id", "similarity", "score", "percentile")
 _FIELDS = (
     "path", "dataset", "fold", "ecg_time", "age_years", "sex", "heart_rate_bpm", "rr_interval_ms", "pr_interval_ms",
@@ -43,7 +39,8 @@ class Hit:
     Attributes:
         rank: from 1.
         similarity: cosine of query and record.
-        score: calibrated probability that the finding is present; None where the query is not text alone.
+        score: calibrated probability that the finding is present, were it as common as the bundle's calibration says
+            (5 %); None where the query is not text alone.
         percentile: share of the whole corpus that is less similar, 0 to 100.
         row: the record's columns of the store and its `tags`.
     """
@@ -138,6 +135,8 @@ class Searcher:
         hits = self._hits(query, vector, allowed, considered) if considered else ()
         notes = _notes(query, hits, considered)
         if considered == 0:
+            from retrieval.conditions import why_nothing
+
             notes += why_nothing(self._index.store, query.filters)
         manifest = self._index.manifest
         return Result(
@@ -161,6 +160,10 @@ class Searcher:
         keys = self._index.keys
         if condition is None:
             return np.ones(len(keys), np.bool_)
+        from sqlalchemy import select
+
+        from retrieval.where import RECORDS
+
         with self._index.store.connect() as connection:
             passing = np.fromiter(connection.scalars(select(RECORDS.c.key).where(condition)), np.int64)
         return np.isin(keys, passing)
@@ -193,10 +196,9 @@ class Searcher:
 
     def _hits(self, query: Query, vector: Vector, allowed: NDArray[np.bool_], considered: int) -> tuple[Hit, ...]:
         """Rank the allowed rows and describe those that stay."""
-        rows, similarities, known = self._rank(query, vector, allowed, considered)
-        corpus = np.sort(self._all_similarities(vector))
-        below = np.searchsorted(corpus, similarities - rounding_margin(vector), side="left")
-        percentiles = 100.0 * below / len(corpus)
+        ranking = Ranking(self._index.vectors, vector, allowed)
+        rows, similarities, known = self._best(query, ranking, considered)
+        percentiles = ranking.percentiles(similarities)
         scores = self._encoder.score(similarities) if not query.like else None
         return tuple(
             Hit(
@@ -209,8 +211,8 @@ class Searcher:
             for number, row in enumerate(rows)
         )
 
-    def _rank(
-        self, query: Query, vector: Vector, allowed: NDArray[np.bool_], considered: int
+    def _best(
+        self, query: Query, ranking: Ranking, considered: int
     ) -> tuple[NDArray[np.int64], Vector, dict[int, Row]]:
         """Return the rows to show in order, their similarities, and their rows of the store by key.
 
@@ -220,7 +222,7 @@ class Searcher:
         wanted = min(query.limit, considered)
         fetched = wanted if query.per_patient is None else min(2 * wanted, considered)
         while True:
-            similarities, rows = (found[0] for found in self._index.backend.search(vector[None], fetched, allowed))
+            similarities, rows = ranking.top(fetched)
             exhausted = fetched >= considered
             if query.min_score is not None:
                 passing = self._encoder.score(similarities) >= query.min_score
@@ -233,15 +235,6 @@ class Searcher:
             if len(kept) >= wanted or exhausted:
                 return rows[kept], similarities[kept], known
             fetched = min(2 * fetched, considered)
-
-    def _all_similarities(self, vector: Vector) -> Vector:
-        """Return the similarity of every row of the index, float32 (N,)."""
-        vectors = self._index.vectors
-        blocks = [
-            np.asarray(vectors[start : start + _BLOCK_ROWS], np.float32) @ vector
-            for start in range(0, len(vectors), _BLOCK_ROWS)
-        ]
-        return np.concatenate(blocks)
 
 
 def _keep_per_patient(rows: list[Row], per_patient: int | None) -> list[int]:

@@ -1,12 +1,12 @@
 """Read the samples of an indexed record again: from the data the index was built of, or from the generator's seed."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgclep.errors import DataError, NotSetUpError
+from fgclep.errors import DataError
 from fgclep.record import EcgRecord, Measurements, RecordInfo
 from indexer.manifest import IndexManifest
 
@@ -51,14 +51,15 @@ def read_file(path: Path) -> EcgRecord:
 
 
 class WaveformReader:
-    """Reads records of one index; the data set is opened at the first need.
+    """Reads records of one index; a data set is opened at the first need.
 
     Args:
-        manifest: of the index; says where the data was.
+        manifest: of the index; says where the data is.
     """
 
     def __init__(self, manifest: IndexManifest) -> None:
         self._manifest = manifest
+        self._opened: dict[int, Dataset] = {}
 
     def read(self, row: Mapping[str, Any]) -> EcgRecord:
         """Read one record.
@@ -73,20 +74,16 @@ class WaveformReader:
         info = record_info(row)
         if info.generated:
             return _regenerate(info, row["fs_hz"])
-        return self._dataset.read(info)
+        return self._dataset_of(row["key"]).read(info)
 
-    @cached_property
-    def _dataset(self) -> "Dataset":
-        from fgclep.datasets import open_dataset
+    def _dataset_of(self, key: int) -> "Dataset":
+        """Return the data set that a record was read from: an index may have grown from several."""
+        from indexer.sources import open_source
 
-        root = Path(self._manifest.dataset.root)
-        if not root.is_dir():
-            raise NotSetUpError(
-                f"The waveforms of index {self._manifest.name} were in {root}, which does not exist; "
-                "searching works without them, pictures and exports do not.",
-                f"Put the data back there, or: fgclep index build --data PATH --name {self._manifest.name}",
-            )
-        return open_dataset(root, fs_hz=self._manifest.dataset.fs_hz)
+        place = bisect_right(self._manifest.sources, key, key=lambda source: source[0]) - 1
+        if place not in self._opened:
+            self._opened[place] = open_source(self._manifest.sources[place][1], self._manifest.name)
+        return self._opened[place]
 
 
 def _regenerate(info: RecordInfo, fs_hz: float) -> EcgRecord:

@@ -43,6 +43,11 @@ class SyntheticRecords:
         for number in range(self.listed):
             yield self._make(number).info
 
+    def iter_listed(self) -> Iterator[tuple[str, str]]:
+        """Yield the record id and the path of each record; they have no files."""
+        for number in range(self.listed):
+            yield f"{self.kind}:{self.seed}-{number}", ""
+
     def read(self, info: RecordInfo) -> EcgRecord:
         """Make one record again from its id, `synthetic:<seed>-<number>`."""
         return self._make(int(info.record_id.rpartition("-")[2]))

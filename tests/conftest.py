@@ -27,6 +27,7 @@ def fgclep_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home, work = tmp_path / "home", tmp_path / "work"
     work.mkdir()
     monkeypatch.setenv("FGCLEP_HOME", str(home))
+    monkeypatch.setenv("COLUMNS", "300")  # so that no table wraps a text that a test looks for
     monkeypatch.chdir(work)
     return home
 

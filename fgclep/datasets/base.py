@@ -46,13 +46,13 @@ class Dataset(ABC):
         """Yield what is known about each record whose files exist, always in the same order."""
 
     @abstractmethod
-    def _iter_listed(self) -> Iterator[tuple[str, str]]:
+    def iter_listed(self) -> Iterator[tuple[str, str]]:
         """Yield the record id and the path below the root of every record that the data set lists."""
 
     @cached_property
     def _survey(self) -> tuple[int, tuple[str, ...]]:
         listed, missing = 0, []
-        for record_id, path in self._iter_listed():
+        for record_id, path in self.iter_listed():
             listed += 1
             if not self._has_files(path):
                 missing.append(record_id)

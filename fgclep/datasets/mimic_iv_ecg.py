@@ -59,7 +59,8 @@ class MimicIvEcg(Dataset):
                 if self._has_files(_path(row)):
                     yield _info(row, table.find(row["study_id"]), table.report_columns)
 
-    def _iter_listed(self) -> Iterator[tuple[str, str]]:
+    def iter_listed(self) -> Iterator[tuple[str, str]]:
+        """Yield the record id and the path of every record that the data set lists."""
         for row in self._rows():
             yield f"{self.kind}:{row['study_id']}", _path(row)
 

@@ -65,7 +65,8 @@ class PtbXl(Dataset):
             if self._has_files(path):
                 yield _info(row, path)
 
-    def _iter_listed(self) -> Iterator[tuple[str, str]]:
+    def iter_listed(self) -> Iterator[tuple[str, str]]:
+        """Yield the record id and the path of every record that the data set lists."""
         for row in self._rows():
             yield f"{self.kind}:{row['ecg_id']}", self._path(row)
 

@@ -44,7 +44,8 @@ class WfdbFolder(Dataset):
         for stem in self._stems:
             yield _info(self.root, stem, self.kind, self._record_id(stem))
 
-    def _iter_listed(self) -> Iterator[tuple[str, str]]:
+    def iter_listed(self) -> Iterator[tuple[str, str]]:
+        """Yield the record id and the path of every record that the data set lists."""
         for stem in self._stems:
             yield self._record_id(stem), stem
 

@@ -176,6 +176,12 @@ class FGCLEPModel(PreTrainedModel):
         ]
         return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
 
+    def evidence(self, prepared: NDArray[np.float32], text: str) -> NDArray[np.float32]:
+        """Tell which leads and windows of one ECG speak for a text; see `fgclep.evidence.evidence`."""
+        from fgclep.evidence import evidence
+
+        return evidence(self, prepared, text)
+
 
 def _pooler_argument(config: FGCLEPConfig) -> dict[str, Any]:
     """BERT towers whose pooler is not used are built without it, so that no untrained weights are saved."""

@@ -1,7 +1,6 @@
-"""Platt scaling of similarities: what share of records with this similarity has the finding?"""
+"""The score of a freshly trained model, fitted on its validation records."""
 
-import numpy as np
-
+from fgclep.evaluation.calibration import fit_platt
 from fgclep.evaluation.text_search import TASKS, task_labels
 from fgclep.findings.catalog import findings
 from fgclep.models.dual_encoder import FGCLEPModel
@@ -10,11 +9,7 @@ from fgclep.training.coarse import ValidationSet, encode_units
 
 
 def fit_calibration(model: FGCLEPModel, validation: ValidationSet) -> Calibration:
-    """Fit score = sigmoid(slope * cos + offset) on all (validation record, PTB-XL statement) pairs by plain name."""
-    from sklearn.linear_model import LogisticRegression
-
+    """Fit the score on the validation records and all PTB-XL statements by plain name, see `evaluation.calibration`."""
     ecg = encode_units(model, validation.waveforms, autocast=False)
     rows, labels = task_labels(validation.infos, "all")
-    similarity = ecg[rows] @ model.encode_text([findings()[key].name for key in TASKS["all"]]).T
-    fit = LogisticRegression(C=np.inf).fit(similarity.reshape(-1, 1), labels.reshape(-1))
-    return Calibration(slope=float(fit.coef_[0, 0]), offset=float(fit.intercept_[0]))
+    return fit_platt(ecg[rows] @ model.encode_text([findings()[key].name for key in TASKS["all"]]).T, labels)

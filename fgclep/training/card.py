@@ -31,7 +31,9 @@ Dual encoder for finding 12-lead ECGs by text. For education and research, not f
 {tables}
 ## Score
 
-score = sigmoid({slope:.3f} x cosine + {offset:.3f}), fitted on the same fold over all 71 statements.
+score = sigmoid({slope:.3f} x cosine + {offset:.3f}): the share of ECGs with this cosine that have the finding, if
+{prevalence:.0%} of all ECGs searched have it. Fitted on the same fold over all 71 statements, each counting the same.
+At another prevalence p multiply the odds by (p / (1 - p)) / (0.05 / 0.95).
 """
 
 
@@ -71,5 +73,6 @@ def model_card(
         tables=score_tables(scores, f"PTB-XL fold 9, {len(validation.infos):,} records, {facts.files_fs_hz} Hz files"),
         slope=calibration.slope,
         offset=calibration.offset,
+        prevalence=calibration.prevalence,
     )
     return card, asdict(scores)

@@ -1,9 +1,10 @@
 """Step 1, CLEP: align ECGs with report statements.
 
-Three phases. First the text tower alone learns which wordings mean the same and which do not. Then the ECG tower learns
-against the text tower, now frozen: cheap, because the statements of a run are encoded once. Last, the ECG vectors stay
-and the text tower learns to place wordings among them: that is what makes a waveform description find what the plain
-name finds.
+Two phases. First the ECG tower learns against one free vector per finding, its anchor: a pretrained text tower puts
+"left" and "right bundle branch block" at one point (cosine 0.97), and an ECG tower that trains against such texts
+learns slowly. Then the ECG vectors stay, and the text tower learns to place wordings: near the anchors of what they
+assert, and among the ECGs of which they are true. That is what makes a waveform description find what the plain name
+finds.
 """
 
 import copy
@@ -22,19 +23,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
-from fgclep.evaluation.text_search import TASKS, evaluate_task
+from fgclep.evaluation.text_search import TASKS, TextEncoder, evaluate_task
+from fgclep.findings.catalog import findings
 from fgclep.losses import clep_loss, pair_labels, pair_logits, statement_loss
 from fgclep.models.dual_encoder import FGCLEPModel
 from fgclep.models.text_towers import trainable_parameters
 from fgclep.record import RecordInfo
 from fgclep.training.augment import augment
 from fgclep.training.config import CoarseConfig
-from fgclep.training.labels import Labels
+from fgclep.training.labels import Labels, finding_ids
 from fgclep.training.statements import Statement, StatementSampler, statement_labels
 from fgclep.training.waveforms import to_mv
 
-STATEMENTS_PER_CHUNK = 256
-STATEMENTS_PER_TRAINING_CHUNK = 104
+TEXTS_PER_CHUNK = 104
 ECGS_PER_TEXT_STEP = 1024
 
 
@@ -45,11 +46,13 @@ class TrainingSet:
     Attributes:
         waveforms: int16 blocks, each (n_k, 12, samples); rows count through all blocks.
         labels: int8, shape (n, findings).
+        left_open: bool, same shape: unknown, but less sure to be present than where it is coded.
         reports: n cleaned report texts.
     """
 
     waveforms: Sequence[NDArray[np.int16]]
     labels: Labels
+    left_open: NDArray[np.bool_]
     reports: list[str]
 
     def __len__(self) -> int:
@@ -79,12 +82,40 @@ def encode_units(model: FGCLEPModel, waveforms: NDArray[np.int16], autocast: boo
     return np.concatenate(parts) if parts else np.empty((0, model.dim), np.float32)
 
 
-def validate(model: FGCLEPModel, validation: ValidationSet, autocast: bool) -> dict[str, float]:
+def validate(
+    model: FGCLEPModel, validation: ValidationSet, autocast: bool, encode_text: TextEncoder
+) -> dict[str, float]:
     """Return macro AUC by plain-name text for each PTB-XL task, and the mean of the defined ones as `mean`."""
     ecg = encode_units(model, validation.waveforms, autocast)
-    scores = {task: evaluate_task(validation.infos, ecg, model.encode_text, task).auc.mean for task in TASKS}
+    scores = {task: evaluate_task(validation.infos, ecg, encode_text, task).auc.mean for task in TASKS}
     defined = [score for score in scores.values() if not np.isnan(score)]
     return {**scores, "mean": float(np.mean(defined)) if defined else 0.0}
+
+
+class Anchors(torch.nn.Module):
+    """One free vector per finding, in the order of `finding_ids`."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.vectors = torch.nn.Parameter(torch.randn(len(finding_ids()), dim) / dim**0.5)
+
+    def forward(self) -> Tensor:
+        """Return the anchors at unit length, (findings, dim)."""
+        return F.normalize(self.vectors, dim=-1)
+
+    def encode_names(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """Return the anchors of findings given by their plain names: what a perfect text tower would return."""
+        column = {finding.name: number for number, finding in enumerate(findings().values())}
+        vectors: NDArray[np.float32] = self().detach().cpu().numpy()[[column[name] for name in names]]
+        return vectors
+
+
+class _Learner(torch.nn.Module):
+    """What the first phase trains, in one piece."""
+
+    def __init__(self, model: FGCLEPModel, anchors: Anchors) -> None:
+        super().__init__()
+        self.model, self.anchors = model, anchors
 
 
 class CoarseTrainer:
@@ -115,20 +146,20 @@ class CoarseTrainer:
         self.model, self.data, self.validation, self.sampler = model, data, validation, sampler
         self.config, self.fs_hz, self.report = config, fs_hz, report
         self.checkpoint = checkpoint
-        self._positives = _positives(data)
+        self.anchors = Anchors(model.dim).to(model.device)
+        shown = _positives(data)
+        self._positives = list(shown.values())
+        self._of_whole_ecg = [rows for key, rows in shown.items() if findings()[key].group != "lead"]
         self._seed_epoch(-1)
         self.autocast = model.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
     def train(self) -> dict[str, float]:
-        """Run all phases and leave the best weights in the model; returns the final validation scores."""
+        """Run both phases and leave the best weights in the model; returns the final validation scores."""
         state = None
         if self.checkpoint.is_file():
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            self.model.load_state_dict(state["model"])
-        else:
-            self._teach_text_what_goes_together()
         self._train_ecg_side(state)
-        return self._teach_text_where_ecgs_are()
+        return self._train_text_side()
 
     def _seed_epoch(self, epoch: int) -> None:
         """Seed all randomness by the epoch, so that a resumed run draws what an unbroken one would have drawn."""
@@ -138,72 +169,53 @@ class CoarseTrainer:
 
     def _train_ecg_side(self, state: dict[str, Any] | None) -> None:
         model, config = self.model, self.config
-        if state is not None and state["epochs_done"] >= config.epochs:
-            model.load_state_dict(state["best_state"])
-            return
         self._seed_epoch(-1)
-        batches = [
-            self.sampler.sample(self.python_rng, config.extra_statements) for _ in range(config.statement_batches)
-        ]
-        self.report(f"encoding {sum(map(len, batches)):,} statements and the reports with the text tower")
-        statement_features = [self._features([s.text for s in batch]) for batch in batches]
-        report_ids, unique = _unique_ids(self.data.reports)
-        report_features = self._features(unique)
-        text_head = list(model.text_head.parameters())
-        others = [*model.ecg_encoder.parameters(), model.log_scale, model.bias]
-        learned = [*others, *text_head]
-        rates = [config.learning_rate, config.learning_rate / 10]  # the head has learned already
-        optimizer = torch.optim.AdamW(
-            [{"params": others}, {"params": text_head}], lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        learner = _Learner(model, self.anchors)
+        average = copy.deepcopy(learner)
+        weights = [*model.ecg_encoder.parameters(), model.log_scale, model.bias, *self.anchors.parameters()]
+        optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
         steps = len(self.data) // config.batch_size
-        schedule = OneCycleLR(optimizer, rates, total_steps=steps * config.epochs, pct_start=0.1)
-        average = copy.deepcopy(model)
-        best, best_state, first_epoch = -1.0, average.state_dict(), 0
+        schedule = OneCycleLR(optimizer, config.learning_rate, total_steps=steps * config.epochs, pct_start=0.1)
+        best, best_state, since_best, first_epoch = -1.0, average.state_dict(), 0, 0
         if state is not None:
+            learner.load_state_dict(state["model"])
             average.load_state_dict(state["average"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
-            best, best_state, first_epoch = state["best"], state["best_state"], state["epochs_done"]
+            best, best_state, since_best = state["best"], state["best_state"], state["since_best"]
+            first_epoch = state["epochs_done"]
             self.report(f"resuming after epoch {first_epoch}")
         for epoch in range(first_epoch, config.epochs):
+            if since_best >= config.patience:
+                break
             self._seed_epoch(epoch)
             started, losses = time.monotonic(), []
-            model.train()
+            learner.train()
             order = self.rng.permutation(len(self.data))
             for step in range(steps):
                 rows = self._balanced(order[step * config.batch_size : (step + 1) * config.batch_size])
-                choice = self.python_rng.randrange(len(batches))
                 waveforms = torch.from_numpy(augment(self.data.batch(rows), self.fs_hz, self.rng)).to(model.device)
                 with torch.autocast(model.device.type, torch.bfloat16, enabled=self.autocast):
                     ecg = model.ecg_encoder(waveforms)
-                loss = self._statements_loss(ecg, rows, statement_features[choice], batches[choice])
-                groups = torch.from_numpy(report_ids[rows])
-                reports = model.project_text(report_features[groups])
-                loss = loss + config.report_weight * clep_loss(
-                    ecg,
-                    reports,
-                    model.log_scale,
-                    model.bias,
-                    pair_labels(groups.to(ecg.device)),
-                    config.similarity_weight,
-                )
-                self._step(loss, optimizer, learned, schedule)
+                loss = self._findings_loss(pair_logits(ecg, self.anchors(), model.log_scale, model.bias), rows)
+                self._step(loss, optimizer, weights, schedule)
                 _update_average(
-                    average, model, min(config.ema_decay, (1 + schedule.last_epoch) / (10 + schedule.last_epoch))
+                    average, learner, min(config.ema_decay, (1 + schedule.last_epoch) / (10 + schedule.last_epoch))
                 )
                 losses.append(loss.item())
-            scores = validate(average, self.validation, self.autocast)
+            scores = validate(average.model, self.validation, self.autocast, average.anchors.encode_names)
+            since_best += 1
             if scores["mean"] > best:
-                best, best_state = scores["mean"], copy.deepcopy(average.state_dict())
+                best, best_state, since_best = scores["mean"], copy.deepcopy(average.state_dict()), 0
             _save_atomically(
                 {
-                    "model": model.state_dict(),
+                    "model": learner.state_dict(),
                     "average": average.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "schedule": schedule.state_dict(),
                     "best": best,
                     "best_state": best_state,
+                    "since_best": since_best,
                     "epochs_done": epoch + 1,
                 },
                 self.checkpoint,
@@ -213,65 +225,59 @@ class CoarseTrainer:
                 + " ".join(f"{task} {value:.4f}" for task, value in scores.items())
                 + f" {time.monotonic() - started:.0f} s"
             )
-        model.load_state_dict(best_state)
+        learner.load_state_dict(best_state)
 
-    def _teach_text_what_goes_together(self) -> None:
-        """Separate texts of different findings before the ECG tower sees them.
+    def _findings_loss(self, logits: Tensor, rows: NDArray[np.intp]) -> Tensor:
+        """Sigmoid loss of records against anchors over the known pairs; findings left open count as absent, weakly."""
+        labels, left_open = self.data.labels[rows], self.data.left_open[rows]
+        truth = torch.from_numpy(np.where(left_open, -1, labels).astype(np.float32)).to(logits.device)
+        weights = np.where(left_open, self.config.left_open_weight, np.abs(labels)).astype(np.float32)
+        losses = F.softplus(-truth * logits) * torch.from_numpy(weights).to(logits.device)
+        return losses.sum() / max(float(weights.sum()), 1.0)
 
-        A pretrained tower puts "left" and "right bundle branch block" at one point (cosine 0.97), and an ECG tower that
-        trains against such texts learns slowly. Here a linear map of a record's true findings stands in for its ECG.
-        """
-        self._seed_epoch(self.config.epochs + 1)
-        stand_in = torch.nn.Linear(self.data.labels.shape[1], self.model.dim, bias=False).to(self.model.device)
-
-        def vectors(rows: NDArray[np.intp]) -> Tensor:
-            truth = torch.from_numpy(self.data.labels[rows].astype(np.float32)).to(self.model.device)
-            return F.normalize(stand_in(truth), dim=-1)
-
-        self._train_text(vectors, self.config.warmup_text_steps, list(stand_in.parameters()))
-
-    def _teach_text_where_ecgs_are(self) -> dict[str, float]:
-        """Let the text tower learn where wordings belong; ECG vectors, scale and bias stay."""
-        self._seed_epoch(self.config.epochs)
-        ecg = np.concatenate([encode_units(self.model, block, self.autocast) for block in self.data.waveforms])
-
-        def vectors(rows: NDArray[np.intp]) -> Tensor:
-            return torch.from_numpy(ecg[rows]).to(self.model.device)
-
-        self._train_text(vectors, self.config.text_steps, [])
-        scores = validate(self.model, self.validation, self.autocast)
-        self.report("after the last phase " + " ".join(f"{task} {value:.4f}" for task, value in scores.items()))
-        return scores
-
-    def _train_text(
-        self, vectors: Callable[[NDArray[np.intp]], Tensor], steps: int, more: list[torch.nn.Parameter]
-    ) -> None:
-        """Train the text tower and its head against given vectors of records.
-
-        Args:
-            vectors: rows to unit-norm vectors (n, dim) that stand for those records.
-            steps: optimiser steps.
-            more: further parameters to learn, those of `vectors`.
-        """
-        if not steps:
-            return
-        model, rate = self.model, self.config.text_learning_rate
-        tower = trainable_parameters(model.text_tower, self.config.frozen_text_blocks)
-        others = [*model.text_head.parameters(), *more]
-        optimizer = torch.optim.AdamW([{"params": tower}, {"params": others}], lr=rate, weight_decay=0.01)
-        schedule = OneCycleLR(optimizer, [rate, 10 * rate], total_steps=steps, pct_start=0.1)
+    def _train_text_side(self) -> dict[str, float]:
+        """Let the text tower learn where wordings belong; ECG vectors, anchors, scale and bias stay."""
+        model, config = self.model, self.config
+        self._seed_epoch(config.epochs)
+        ecg = np.concatenate([encode_units(model, block, self.autocast) for block in self.data.waveforms])
+        anchors = self.anchors().detach()
+        tower = trainable_parameters(model.text_tower, config.frozen_text_blocks)
+        head = list(model.text_head.parameters())
+        rate = config.text_learning_rate
+        optimizer = torch.optim.AdamW([{"params": tower}, {"params": head}], lr=rate, weight_decay=0.01)
+        schedule = OneCycleLR(optimizer, [rate, 10 * rate], total_steps=max(config.text_steps, 1), pct_start=0.1)
         started, losses = time.monotonic(), []
-        for step in range(steps):
+        for step in range(config.text_steps):
             model.train()
-            statements = self.sampler.sample(self.python_rng, self.config.extra_statements)
+            statements = self.sampler.sample(self.python_rng, config.extra_statements)
             rows = self._rows_with_rare_findings()
-            features = self._text_features([s.text for s in statements], STATEMENTS_PER_TRAINING_CHUNK)
-            loss = self._statements_loss(vectors(rows), rows, features, statements)
-            self._step(loss, optimizer, [*tower, *others], schedule)
+            pairs = self.rng.choice(len(self.data), config.report_pairs, replace=False)
+            reports = [self.data.reports[row] for row in pairs]
+            features = self._text_features([s.text for s in statements] + reports).float()
+            texts = model.project_text(features)
+            asked, told = texts[: len(statements)], texts[len(statements) :]
+            truth = torch.from_numpy(statement_labels(statements, self.data.labels[rows]).astype(np.float32))
+            logits = pair_logits(torch.from_numpy(ecg[rows]).to(model.device), asked, model.log_scale, model.bias)
+            loss = statement_loss(logits, truth.to(model.device))
+            loss = loss + config.anchor_weight * self._distance_to_anchors(asked, statements, anchors)
+            if config.report_pairs:
+                same = pair_labels(torch.from_numpy(_unique_ids(reports)[0]).to(model.device))
+                loss = loss + config.report_weight * clep_loss(
+                    torch.from_numpy(ecg[pairs]).to(model.device),
+                    told,
+                    model.log_scale,
+                    model.bias,
+                    same,
+                    config.similarity_weight,
+                )
+            self._step(loss, optimizer, [*tower, *head], schedule)
             losses.append(loss.item())
             if (step + 1) % 100 == 0:
-                seconds = time.monotonic() - started
-                self.report(f"text step {step + 1}/{steps} loss {np.mean(losses[-100:]):.4f} {seconds:.0f} s")
+                mean, seconds = np.mean(losses[-100:]), time.monotonic() - started
+                self.report(f"text step {step + 1}/{config.text_steps} loss {mean:.4f} {seconds:.0f} s")
+        scores = validate(model, self.validation, self.autocast, model.encode_text)
+        self.report("with texts " + " ".join(f"{task} {value:.4f}" for task, value in scores.items()))
+        return scores
 
     def _balanced(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Exchange a share of a batch for records of findings drawn with equal chance.
@@ -280,8 +286,8 @@ class CoarseTrainer:
         synthetic ECGs but rare among real ones is learned as "synthetic".
         """
         exchanged = round(self.config.balanced_share * len(rows))
-        findings = [int(self.rng.integers(len(self._positives))) for _ in range(exchanged)]
-        drawn = [self.rng.choice(self._positives[finding]) for finding in findings]
+        chosen = self.rng.integers(len(self._of_whole_ecg), size=exchanged)
+        drawn = [self.rng.choice(self._of_whole_ecg[finding]) for finding in chosen]
         return np.sort(np.concatenate([rows[: len(rows) - len(drawn)], np.array(drawn, np.intp)]))
 
     def _rows_with_rare_findings(self) -> NDArray[np.intp]:
@@ -290,28 +296,27 @@ class CoarseTrainer:
         rare = [self.rng.choice(rows) for rows in self._positives]
         return np.concatenate([sample, np.array(rare, np.intp)])
 
-    def _statements_loss(
-        self, ecg: Tensor, rows: NDArray[np.intp], features: Tensor, statements: Sequence[Statement]
-    ) -> Tensor:
-        truth = torch.from_numpy(statement_labels(statements, self.data.labels[rows]).astype(np.float32))
-        text = self.model.project_text(features.float())
-        return statement_loss(pair_logits(ecg, text, self.model.log_scale, self.model.bias), truth.to(ecg.device))
-
-    @torch.no_grad()
-    def _features(self, texts: list[str]) -> Tensor:
-        """Return text-tower features (n, hidden) of texts with the tower as it is."""
-        self.model.eval()
-        return self._text_features(texts, STATEMENTS_PER_CHUNK)
-
-    def _text_features(self, texts: list[str], chunk: int) -> Tensor:
+    def _text_features(self, texts: list[str]) -> Tensor:
         """Return text-tower features (n, hidden); texts of like length go together, so that little is padding."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         parts = []
-        for start in range(0, len(texts), chunk):
-            tokens = self.model.tokenize([texts[i] for i in order[start : start + chunk]])
+        for start in range(0, len(texts), TEXTS_PER_CHUNK):
+            tokens = self.model.tokenize([texts[i] for i in order[start : start + TEXTS_PER_CHUNK]])
             with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.autocast):
-                parts.append(self.model.text_features(**tokens).float())
+                parts.append(self.model.text_features(**tokens))
         return torch.cat(parts)[torch.argsort(torch.tensor(order))]
+
+    def _distance_to_anchors(self, texts: Tensor, statements: Sequence[Statement], anchors: Tensor) -> Tensor:
+        """Return the mean of 1 - cos between texts that assert one finding alone and the anchors of those findings."""
+        columns = {key: number for number, key in enumerate(finding_ids())}
+        pairs = [
+            (row, columns[key])
+            for row, statement in enumerate(statements)
+            for key, sign in statement.terms[:1]
+            if len(statement.terms) == 1 and sign > 0 and key in self.sampler.wordings
+        ]
+        rows, numbers = zip(*pairs, strict=True)
+        return 1 - (texts[list(rows)] * anchors[list(numbers)]).sum(dim=1).mean()
 
     @staticmethod
     def _step(loss: Tensor, optimizer: torch.optim.Optimizer, learned: Sequence[Tensor], schedule: OneCycleLR) -> None:
@@ -328,14 +333,14 @@ def _save_atomically(state: dict[str, Any], path: Path) -> None:
     os.replace(part, path)
 
 
-def _positives(data: TrainingSet) -> list[NDArray[np.intp]]:
+def _positives(data: TrainingSet) -> dict[str, NDArray[np.intp]]:
     """Return the rows that show each finding, of real records where any of them shows it; findings of none left out."""
     real = len(data.waveforms[0])
-    found = []
-    for column in data.labels.T:
+    found = {}
+    for key, column in zip(finding_ids(), data.labels.T, strict=True):
         rows = np.flatnonzero(column == 1)
         if len(rows):
-            found.append(rows[rows < real] if rows[0] < real else rows)
+            found[key] = rows[rows < real] if rows[0] < real else rows
     return found
 
 
@@ -347,10 +352,10 @@ def _unique_ids(texts: Sequence[str]) -> tuple[NDArray[np.intp], list[str]]:
 
 
 @torch.no_grad()
-def _update_average(average: FGCLEPModel, model: FGCLEPModel, decay: float) -> None:
+def _update_average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
     """Move the averaged weights towards the model's; the frozen text tower is left alone."""
     for (name, mean), current in zip(average.state_dict().items(), model.state_dict().values(), strict=True):
-        if name.startswith("text_tower."):
+        if name.startswith("model.text_tower."):
             continue
         if mean.is_floating_point():
             mean.lerp_(current, 1 - decay)

@@ -19,24 +19,27 @@ class CoarseConfig:
         preset: ECG tower (`fgclep.models.config.ECG_PRESETS`).
         text_tower: `minilm`, a directory or a hub id.
         seed: seeds everything.
-        epochs: passes over the records in the middle phase, with the text tower frozen.
+        epochs: passes over the records in the first phase, in which the ECG tower learns.
+        patience: epochs without a better validation score after which the first phase ends.
         batch_size: ECGs per step.
         balanced_share: share of each batch that is drawn by finding, rare ones as often as common ones.
+        left_open_weight: weight of "absent" where an annotator left a finding uncoded beside a code that may include it
+            (`fgclep.training.labels.ptbxl_left_open`).
         learning_rate: peak of the one-cycle schedule.
         weight_decay: of AdamW.
         log_scale_init: start of t'. The paper's log 10 leaves too little room where an ECG has many true statements:
             it cannot stand close to all of them.
         bias_init: start of b. About log(share of true pairs); the paper's -10 suits its diagonal labels.
         synthetic_records: synthetic ECGs to add.
-        statement_batches: how many batches of statements are drawn and encoded before training.
-        extra_statements: machine statements, negations and conjunctions per batch.
+        ema_decay: of the averaged weights that are validated and saved.
+        text_steps: steps of the second phase: the text tower learns, ECG vectors stay.
+        extra_statements: machine statements, negations and conjunctions per step.
+        anchor_weight: weight of the distance between a statement and the anchor of its finding.
+        report_pairs: ECG-report pairs per step.
         report_weight: weight of the loss on ECG-report pairs (eq. 7) beside the loss on statements.
         similarity_weight: lambda of eq. 7. The published 0.5 with the inner sum outweighs everything else while the
             text head is untrained and all texts look alike.
-        ema_decay: of the averaged weights that are validated and saved.
-        warmup_text_steps: steps of the first phase: the text tower learns which wordings belong together.
-        text_steps: steps of the last phase: the text tower learns, ECG vectors stay.
-        text_learning_rate: of the text tower in both; its head learns ten times faster.
+        text_learning_rate: of the text tower; its head learns ten times faster.
         frozen_text_blocks: lowest transformer blocks of the text tower that stay as they are, with the embeddings.
         keep_frequent: most frequent word pieces of the text tower to keep beside those the texts need.
         threads: torch threads; 0 leaves torch's default.
@@ -45,28 +48,30 @@ class CoarseConfig:
     preset: str = "small"
     text_tower: str = "minilm"
     seed: int = 7
-    epochs: int = 12
+    epochs: int = 20
+    patience: int = 3
     batch_size: int = 128
-    balanced_share: float = 0.35
+    balanced_share: float = 0.3
+    left_open_weight: float = 0.3
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     log_scale_init: float = 3.4
     bias_init: float = -5.0
-    synthetic_records: int = 5000
-    statement_batches: int = 64
+    synthetic_records: int = 4000
+    ema_decay: float = 0.998
+    text_steps: int = 700
     extra_statements: int = 64
+    anchor_weight: float = 1.0
+    report_pairs: int = 32
     report_weight: float = 0.005
     similarity_weight: float = 0.02
-    ema_decay: float = 0.998
-    warmup_text_steps: int = 400
-    text_steps: int = 500
     text_learning_rate: float = 1e-4
-    frozen_text_blocks: int = 3
+    frozen_text_blocks: int = 2
     keep_frequent: int = 4000
     threads: int = 0
 
 
-_NEVER_ZERO = ("epochs", "batch_size", "learning_rate", "statement_batches")
+_NEVER_ZERO = ("epochs", "patience", "batch_size", "learning_rate")
 
 
 def read_config(path: Path | None, overrides: dict[str, Any]) -> CoarseConfig:

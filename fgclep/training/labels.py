@@ -19,7 +19,7 @@ _AXIS_OF_PTBXL = {
     "AXL": "LAXIS",
     "MID": "NAXIS",
 }
-_LEFT_TO_ANNOTATORS = {"TAB", "STE", "NST", "NDT", "NT"}
+_LEFT_TO_ANNOTATORS = {"TAB", "TNOS", "STE", "NST", "NDT", "NT"}
 _SHOWN_SOMEWHERE = ("STE_", "STD_", "TINV_", "Q_")  # territory findings, by the start of their id
 _QUALITY_COLUMNS = {"WANDER": ("baseline_drift",), "NOISE": ("static_noise", "burst_noise", "electrodes_problems")}
 
@@ -38,7 +38,27 @@ def ptbxl_labels(info: RecordInfo) -> Labels:
     codes = {ptbxl_code(tag) for tag in info.tags}
     column_values = _ptbxl_columns(info)
     said = tag_report(" ".join(info.report_lines))
-    return np.array([_ptbxl_label(f, codes, column_values, said) for f in findings().values()], np.int8)
+    return np.array([_ptbxl_label(f, codes, column_values, said) for f in _all()], np.int8)
+
+
+def ptbxl_left_open(info: RecordInfo) -> NDArray[np.bool_]:
+    """Tell which findings a record's annotator left uncoded beside a code that may include them.
+
+    Their label is "unknown" (a Q wave beside "inferior infarction" goes without saying), but a record with the code
+    shows the finding more surely than these do. Findings that the report mentions are not among them.
+
+    Returns:
+        bool, shape (findings,).
+    """
+    codes = {ptbxl_code(tag) for tag in info.tags}
+    said = tag_report(" ".join(info.report_lines))
+    return np.array(
+        [not codes & set(f.scp) and bool(f.scp and codes & set(f.unclear)) and f.id not in said for f in _all()]
+    )
+
+
+def _all() -> list[Finding]:
+    return list(findings().values())
 
 
 def _ptbxl_columns(info: RecordInfo) -> dict[str, int]:

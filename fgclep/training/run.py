@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,7 @@ from fgclep.training.calibrate import fit_calibration
 from fgclep.training.card import TrainingFacts, model_card
 from fgclep.training.coarse import CoarseTrainer, TrainingSet, ValidationSet
 from fgclep.training.config import CoarseConfig
-from fgclep.training.labels import finding_ids, ptbxl_labels, synthetic_labels
+from fgclep.training.labels import finding_ids, ptbxl_labels, ptbxl_left_open, synthetic_labels
 from fgclep.training.statements import StatementSampler, machine_statements
 from fgclep.training.waveforms import WaveformSet, read_waveforms, synthetic_waveforms
 
@@ -138,7 +137,9 @@ def _training_set(
     synthetic = synthetic_waveforms(config.seed, config.synthetic_records, processor)
     labels = np.concatenate([np.stack([ptbxl_labels(info) for info in infos]), synthetic_labels(synthetic.infos)])
     reports = [clean_report(info.report_lines, lower=True) for info in [*infos, *synthetic.infos]]
-    return TrainingSet([real.waveforms[rows], synthetic.waveforms], labels, reports)
+    left_open = np.zeros(labels.shape, bool)
+    left_open[: len(infos)] = [ptbxl_left_open(info) for info in infos]
+    return TrainingSet([real.waveforms[rows], synthetic.waveforms], labels, left_open, reports)
 
 
 def _sampler(
@@ -153,7 +154,6 @@ def _sampler(
         f"{len(usable)} of {len(finding_ids())} findings can be learned; {len(machine):,} machine statements, "
         f"{len(own):,} clauses of reports"
     )
-    random.Random(0).shuffle(own)
     return StatementSampler(machine + own, usable)
 
 

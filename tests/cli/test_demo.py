@@ -84,7 +84,7 @@ def test_the_demo_can_be_looked_at_by_its_name(
     assert main.run(["index", "info", "demo"]) == 0
     out = capsys.readouterr().out
     assert f"{RECORDS} indexed" in out and f"path       {tiny_demo}" in out
-    assert "older      none" in out, "what lies beside the demo is no older version of it"
+    assert "others     none" in out, "what lies beside the demo is no other version of it"
     assert main.run(["index", "verify", "demo"]) == 0
 
 

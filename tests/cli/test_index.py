@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -139,8 +140,6 @@ def test_a_device_that_is_none_is_refused(
 def test_too_many_rejects_exit_7_and_can_be_allowed(
     fgclep: Run, synthetic_tree: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     tree = shutil.copytree(synthetic_tree, tmp_path / "tree")
     for path in sorted(tree.rglob("*.dat"))[:10]:
         path.write_bytes(path.read_bytes()[:100])
@@ -164,6 +163,91 @@ def test_an_interrupted_build_exits_130_and_says_how_to_go_on(
         assert fgclep(*words) == 130
     assert "Repeat the same command" in fgclep.err
     assert fgclep(*words) == 0 and "Going on with index x" in fgclep.err
+
+
+def test_the_life_of_an_index(
+    fgclep: Run, synthetic_tree: Path, tiny_bundle: Path, other_bundle: Path, tmp_path: Path, fgclep_home: Path
+) -> None:
+    """Build, add, rebuild, use, go back, clean up, export, import and relocate, as one would type it."""
+    tree = shutil.copytree(synthetic_tree, tmp_path / "tree")
+    one_process = ("--workers", 0)
+    build = ("index", "build", "--data", tree, "--model", tiny_bundle, "--name", "a", "--limit", 25, *one_process)
+    assert fgclep(*build) == 0, fgclep.err
+    first = Path(fgclep.out.strip())
+
+    add = ("index", "add", "--data", tree, *one_process)
+    assert fgclep(*add) == 1 and "25 of the 40 records" in fgclep.err
+    assert fgclep.err.strip().endswith(f"fgclep index add --data {tree} --name a --only-new")
+    estimate = fgclep.json(*add, "--only-new", "--dry-run")
+    assert estimate["dry_run"] and estimate["estimate"]["records"] == 15 and estimate["estimate"]["seconds"] > 0
+    assert fgclep.json("index", "info")["version"] == first.name
+    added = fgclep.json(*add, "--only-new")
+    assert (added["counts"]["indexed"], added["counts"]["beyond_limit"]) == (40, 0)
+    assert fgclep(*add, "--only-new") == 1 and "nothing new for index a: all 40" in fgclep.err
+    assert fgclep("index", "info") == 0 and f"15 of synthetic ECGs in MIMIC-IV-ECG's layout; {tree}" in fgclep.out
+
+    assert fgclep(*add, "--only-new", "--model", other_bundle) == 5
+    assert fgclep("index", "rebuild", "--model", other_bundle, *one_process) == 0, fgclep.err
+    rebuilt = Path(fgclep.out.strip())
+    assert f"fgclep index use a --version {rebuilt.name}" in fgclep.err
+    assert fgclep.json("index", "info")["model"]["path"] == str(tiny_bundle)
+    assert fgclep("index", "use", "a", "--version", rebuilt.name) == 0
+    assert fgclep.json("index", "info")["model"]["path"] == str(other_bundle)
+    assert fgclep("index", "verify", "--full") == 0 and "40 listed, every indexed record among them" in fgclep.out
+    assert fgclep("search", "sinus rhythm", "--ids") == 0 and fgclep.out
+
+    assert fgclep("index", "rollback") == 0 and Path(fgclep.out.strip()) == Path(added["path"])
+    assert fgclep.json("index", "gc", "--keep", 1, "--dry-run")["removed"] == [first.name]
+    assert fgclep("index", "gc", "--keep", 1) == 0 and fgclep.out == f"{first.name}\n"
+    assert sorted(path.name for path in first.parent.iterdir()) == sorted([Path(added["path"]).name, rebuilt.name])
+
+    archive = tmp_path / "a.tar.zst"
+    assert fgclep("index", "export", archive) == 0 and fgclep.out == f"{archive}\n"
+    assert fgclep("index", "export", archive) == 2
+    assert fgclep("index", "import", archive) == 2 and "--name OTHER-NAME" in fgclep.err
+    moved = tree.rename(tmp_path / "moved")
+    assert fgclep("index", "import", archive, "--name", "b") == 0
+    assert f"Its ECGs were in {tree}" in fgclep.err and "fgclep index relocate PATH --name b" in fgclep.err
+    rebuild = ("index", "rebuild", "b", "--model", other_bundle, *one_process)
+    assert fgclep(*rebuild) == 3 and "which is not there" in fgclep.err
+    assert fgclep("index", "relocate", synthetic_tree / "files", "--name", "b") == 1
+    assert fgclep("index", "relocate", moved, "--name", "b") == 0, fgclep.err
+    assert fgclep.json("index", "info", "b")["dataset"]["root"] == str(moved)
+    assert fgclep("show", fgclep.json("search", "sinus", "--index", "b")["hits"][0]["record"], "--index", "b") == 0
+    assert fgclep(*rebuild, "--activate") == 0, fgclep.err
+    assert fgclep.json("index", "info", "b")["model"]["path"] == str(other_bundle)
+    archive.write_bytes(archive.read_bytes()[:-9])
+    assert fgclep("index", "import", archive, "--name", "c") == 6
+
+
+def test_a_dry_run_measures_and_writes_nothing(
+    fgclep: Run, synthetic_tree: Path, tiny_bundle: Path, fgclep_home: Path
+) -> None:
+    words = ("index", "build", "--data", synthetic_tree, "--model", tiny_bundle, "--name", "x", "--dry-run")
+    assert fgclep(*words, "--workers", 0) == 0 and not fgclep_home.exists()
+    assert [line.split()[0] for line in fgclep.out.splitlines()] == ["records", "sample", "time", "memory", "disk"]
+    assert "40 of them" in fgclep.out and "nothing is written" in fgclep.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["add", "--data", "."], 3, "no index"),
+        (["rebuild", "--model", "small"], 3, "no index"),
+        (["rollback"], 3, "no index"),
+        (["gc", "demo"], 2, "cannot be changed"),
+        (["relocate", ".", "--name", "demo"], 2, "cannot be changed"),
+        (["import", "nowhere.tar.zst"], 3, "does not exist"),
+        (["use", "x", "--version", "y"], 3, "no version 'y'"),
+        (["gc", "--keep", "0"], 2, "greater than or equal to 1"),
+    ],
+)
+def test_what_cannot_be_changed_is_one_error(
+    words: list[str], code: int, message: str, fgclep: Run, fgclep_home: Path
+) -> None:
+    assert fgclep("index", *words) == code
+    assert fgclep.err.count("error: ") == 1 and message in fgclep.err
+    assert not fgclep_home.exists()
 
 
 def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,15 +63,20 @@ def test_machine_statements_that_equal_a_held_out_wording_are_dropped() -> None:
     assert machine_statements([held_out.upper(), "Atrial fibrillation"]) == machine_statements(["Atrial fibrillation"])
 
 
+def _code_of(key: str) -> str:
+    """Return the PTB-XL code that a benchmark's finding stands for."""
+    return "TAB" if key == "TNOS" else key
+
+
 def test_all_71_statements_are_covered(shared_data: Path) -> None:
     with (shared_data / "ptbxl" / "scp_statements.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     codes = {ptbxl_code(row[""]) for row in rows}
-    assert set(TASKS["all"]) == codes
+    assert {_code_of(key) for key in TASKS["all"]} == codes
     named = {code for finding in findings().values() for code in (*finding.scp, *finding.unclear, *finding.absent_if)}
     assert named <= codes
     for task, column in (("form", "form"), ("rhythm", "rhythm")):
-        assert set(TASKS[task]) == {ptbxl_code(row[""]) for row in rows if row[column] == "1.0"}
+        assert {_code_of(key) for key in TASKS[task]} == {ptbxl_code(row[""]) for row in rows if row[column] == "1.0"}
     classes = {"NORM": "NORM", "MI": "MI", "STTC": "STTC", "CD": "CD", "HYP": "HYP"}
     for finding, diagnostic_class in classes.items():
         wanted = {ptbxl_code(row[""]) for row in rows if row["diagnostic_class"] == diagnostic_class}
@@ -96,7 +101,7 @@ def test_task_labels_equal_the_published_split(shared_data: Path, task: str, fol
     columns = list(next(iter(published.values())))[6:]
     theirs = np.array([[float(published[info.record_id][column]) for column in columns] for info in infos]) > 0
     if task in ("super", "form", "rhythm"):
-        order = [[ptbxl_code(column) for column in columns].index(key) for key in TASKS[task]]
+        order = [[ptbxl_code(column) for column in columns].index(_code_of(key)) for key in TASKS[task]]
         differing = (labels != theirs[:, order]).any(axis=1).sum()
     else:  # subclasses have names of their own: compare their counts
         differing = np.abs(np.sort(labels.sum(axis=0)) - np.sort(theirs.sum(axis=0))).sum()

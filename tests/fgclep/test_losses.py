@@ -12,6 +12,8 @@ from fgclep.losses import (
     pair_logits,
     semantic_similarity_loss,
     sigmoid_loss,
+    soft_label_loss,
+    soft_labels,
     statement_loss,
 )
 
@@ -77,3 +79,61 @@ def test_similarity_target_carries_no_gradient() -> None:
 
 def test_statement_loss_without_known_pairs_is_zero() -> None:
     assert statement_loss(torch.ones(2, 2), torch.zeros(2, 2)).item() == 0.0
+
+
+def test_stop_gradient_decides_whether_the_target_moves() -> None:
+    """Slopes by finite differences: of the loss with the target moving along, and with the target held fixed."""
+    torch.manual_seed(1)
+    ecg, text = torch.nn.functional.normalize(torch.randn(2, 4, 5), dim=2)
+    shift = torch.zeros_like(text)
+    shift[2, 3] = 1e-3
+
+    def moving(text: torch.Tensor) -> torch.Tensor:
+        return semantic_similarity_loss(ecg, text, stop_gradient=False)
+
+    def fixed(moved: torch.Tensor) -> torch.Tensor:
+        return (ecg @ moved.T - text @ text.T).abs().sum() / 4
+
+    slopes = {}
+    for stop_gradient, loss in ((False, moving), (True, fixed)):
+        leaf = text.clone().requires_grad_()
+        semantic_similarity_loss(ecg, leaf, stop_gradient=stop_gradient).backward()
+        slopes[stop_gradient] = leaf.grad[2, 3].item()
+        assert slopes[stop_gradient] == pytest.approx(
+            ((loss(text + shift) - loss(text - shift)) / 2e-3).item(), abs=2e-3
+        )
+    assert abs(slopes[True] - slopes[False]) > 0.05
+
+
+def test_soft_label_loss_equals_reference() -> None:
+    """METHOD's vector has t = 10 and no bias."""
+    targets = soft_labels(TEXT)
+    assert torch.allclose(targets, (1 + torch.tensor([[1, 0.6, 0.36], [0.6, 1, 0.6], [0.36, 0.6, 1]])) / 2)
+    loss = soft_label_loss(pair_logits(ECG, TEXT, *_parameters(10, 0)), targets)
+    assert loss.item() == pytest.approx(0.629095, abs=1e-5)
+
+
+def test_soft_label_loss_equals_loop() -> None:
+    rng = np.random.default_rng(5)
+    logits, targets = rng.normal(size=(4, 6)) * 5, rng.random((4, 6))
+    slow = sum(
+        targets[i, j] * math.log1p(math.exp(-logits[i, j])) + (1 - targets[i, j]) * math.log1p(math.exp(logits[i, j]))
+        for i in range(4)
+        for j in range(6)
+    )
+    assert soft_label_loss(torch.from_numpy(logits), torch.from_numpy(targets)).item() == pytest.approx(slow / 24)
+
+
+def test_soft_labels_carry_no_gradient() -> None:
+    assert not soft_labels(TEXT.clone().requires_grad_()).requires_grad
+
+
+def test_autocast_changes_no_loss() -> None:
+    """Cosines in bfloat16 would differ in the third digit, and t multiplies them."""
+    torch.manual_seed(0)
+    ecg, text = torch.nn.functional.normalize(torch.randn(2, 32, 64), dim=2)
+    expected = clep_loss(ecg, text, *_parameters(30, -5), pair_labels(torch.arange(32)))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = clep_loss(ecg, text, *_parameters(30, -5), pair_labels(torch.arange(32)))
+    assert found.dtype == torch.float32
+    assert found.item() == expected.item()

@@ -75,6 +75,8 @@ def test_a_lead_that_occurs_twice_is_rejected():
 @given(st.permutations(range(6)), st.integers(0, 20), st.sampled_from([0.0, 0.001, 0.005]))
 def test_exchanged_limb_labels_are_found_and_never_used(order, seed, unit_mv):
     assume(list(order) != list(range(6)))
+    # Exchanged arm (or left arm and leg) electrodes but for one lead's sign: "I inverted", "III inverted" say the same.
+    assume(list(order) not in ([0, 2, 1, 4, 3, 5], [1, 0, 2, 3, 5, 4]))
     waveform = make_ecg(seed, unit_mv=unit_mv)
     reject = reject_of(raw(waveform[[*order, *range(6, 12)]]))
     assert reject.reason == "lead-mismatch"

@@ -3,45 +3,61 @@
 import signal
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from fgclep.datasets import Dataset
 from fgclep.preprocessing import EcgProcessor
 from fgclep.record import EcgRecord, Measurements, RecordInfo, RecordReject
+from indexer import rebuild, sources
+from indexer.add import AddPlan, plan_add
 from indexer.build import BuildPlan, plan_build
 from indexer.embed import Embedder
 from indexer.manifest import ModelRef
+from indexer.rebuild import RebuildPlan, plan_rebuild
 
 DIM = 8
 PROCESSOR = EcgProcessor(fs_hz=100, n_samples=100, lowpass_hz=None, center="none")
 
 
 class FakeDataset(Dataset):
-    """`size` random ECGs, subjects of two records each.
+    """`size` random ECGs from number `first` on, subjects of two records each.
 
-    Record i is rejected as flat where i % 10 == 3; records below `absent` have no files; record `odd` raises an
-    error that no reader foresaw.
+    Record i is rejected as flat where i % 10 == 3, unless `mended`; records below `absent` have no files; record `odd`
+    raises an error that no reader foresaw; record `twice` is listed twice.
     """
 
     kind = "fake"
     name = "Fake"
 
-    def __init__(self, root: Path, size: int = 100, absent: int = 0, odd: int = -1) -> None:
+    def __init__(
+        self,
+        root: Path,
+        size: int = 100,
+        absent: int = 0,
+        odd: int = -1,
+        *,
+        first: int = 0,
+        mended: bool = False,
+        twice: int | None = None,
+    ) -> None:
         super().__init__(root, (100, 500), 100)
-        self.size, self.absent, self.odd = size, absent, odd
+        self.size, self.absent, self.odd, self.mended = size, absent, odd, mended
+        self.numbers = [*range(first, first + size), *(() if twice is None else (twice,))]
 
-    def _iter_listed(self) -> Iterator[tuple[str, str]]:
-        return ((f"fake:{i}", f"records/{i}") for i in range(self.size))
+    def iter_listed(self) -> Iterator[tuple[str, str]]:
+        return ((f"fake:{i}", f"records/{i}") for i in self.numbers)
 
     def _has_files(self, path: str) -> bool:
         return int(path.rpartition("/")[2]) >= self.absent
 
     def iter_infos(self) -> Iterator[RecordInfo]:
-        for i in range(self.absent, self.size):
+        for i in (number for number in self.numbers if number >= self.absent):
             yield RecordInfo(
                 record_id=f"fake:{i}",
                 dataset="fake",
@@ -58,7 +74,7 @@ class FakeDataset(Dataset):
 
     def read(self, info: RecordInfo) -> EcgRecord:
         number = int(info.study_id)
-        if number % 10 == 3:
+        if number % 10 == 3 and not self.mended:
             raise RecordReject(info.record_id, "flat", "lead V1 is flat")
         if number == self.odd:
             raise ZeroDivisionError("nobody foresaw this")
@@ -94,8 +110,31 @@ def fake_embedder(seed: int = 0) -> Embedder:
 
 
 def fake_plan(
-    home: Path, dataset: FakeDataset | None = None, name: str = "demo", seed: int = 0, **options
+    home: Path, dataset: FakeDataset | None = None, name: str = "demo", seed: int = 0, **options: Any
 ) -> BuildPlan:
     """Plan a build of small shards in this process; `options` as in `plan_build`."""
     settings = {"workers": 0, "batch_size": 8, "shard_size": 16, **options}
     return plan_build(dataset or FakeDataset(home), fake_embedder(seed), name, home=home, **settings)
+
+
+def fake_add(home: Path, dataset: FakeDataset, name: str = "demo", seed: int = 0, **options: Any) -> AddPlan:
+    """Plan an addition; `options` as in `plan_add`."""
+    settings = {"workers": 0, "batch_size": 8, "shard_size": 16, **options}
+    return plan_add(dataset, fake_embedder(seed), name, home=home, **settings)
+
+
+def fake_rebuild(home: Path, name: str = "demo", seed: int = 1, **options: Any) -> RebuildPlan:
+    """Plan a rebuild; `options` as in `plan_rebuild`. Needs `reads_fakes`."""
+    settings = {"workers": 0, "batch_size": 8, "shard_size": 16, **options}
+    return plan_rebuild(fake_embedder(seed), name, home=home, **settings)
+
+
+@contextmanager
+def reads_fakes(**settings: Any) -> Iterator[None]:
+    """Let folders be opened as fake data sets for a while; `settings` as in `FakeDataset`."""
+
+    def open_fake(root: Path, fs_hz: float | None = None) -> FakeDataset:
+        return FakeDataset(Path(root), **settings)
+
+    with patch.object(sources, "open_dataset", open_fake), patch.object(rebuild, "open_for_rate", open_fake):
+        yield

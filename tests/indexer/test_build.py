@@ -16,12 +16,14 @@ import pytest
 from fgclep.errors import DataError, FgclepError, InterruptedWork, TooManyRejectsError, UsageError
 from indexer import assemble as assemble_module
 from indexer import build as build_module
+from indexer import plan as plan_module
 from indexer import staging as staging_module
 from indexer.build import open_for_model, run_build
 from indexer.embed import Tally
 from indexer.home import current_version, index_dir, resolve_index
 from indexer.open import open_index
 from indexer.reading import Chunk, Reader, iter_prepared
+from indexer.sources import Sources
 from tests.indexer.fakes import PROCESSOR, FakeDataset, FakeModel, InterruptedDataset, fake_embedder, fake_plan
 
 
@@ -66,7 +68,9 @@ def test_workers_read_ahead_a_few_chunks_only(tmp_path: Path) -> None:
             taken.append(number)
             yield Chunk(0, [(number, info)], last=False)
 
-    for given, (chunk, content) in enumerate(iter_prepared(Reader(dataset, PROCESSOR), chunks(), workers=1)):
+    for given, (chunk, content) in enumerate(
+        iter_prepared(Reader(Sources((dataset,)), PROCESSOR), chunks(), workers=1)
+    ):
         assert chunk.items[0][0] == given and len(content.records) + len(content.rejects) == 1
         assert len(taken) - given <= 4
     assert len(taken) == 400
@@ -212,7 +216,7 @@ def no_space(*arguments: object, **options: object) -> None:
     ("module", "function"),
     [
         (staging_module, "sync_directory"),
-        (assemble_module, "write_store"),
+        (build_module, "write_store"),
         (assemble_module, "_write_faiss"),
         (assemble_module, "_concatenate"),
         (build_module, "publish"),
@@ -242,7 +246,7 @@ def test_a_full_disk_keeps_the_old_index_and_the_finished_shards(module, functio
 
 
 def test_a_disk_too_small_is_told_before_anything_is_written(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(build_module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(FgclepError, match="needs about"):
         fake_plan(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -275,6 +279,25 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     index_dir(tmp_path, "demo").mkdir(parents=True)
     (index_dir(tmp_path, "demo") / "LOCK").write_text("999999\n")
     run_build(fake_plan(tmp_path))
+
+
+def test_an_id_that_is_listed_twice_is_told_before_anything_is_read(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(FakeDataset, "read", lambda self, info: pytest.fail("a record was read"))
+    with pytest.raises(DataError, match="lists 1 record ids more than once, such as fake:17"):
+        fake_plan(tmp_path, FakeDataset(tmp_path, 1000, twice=17))
+    with pytest.raises(DataError, match="such as fake:3"):
+        fake_plan(tmp_path, FakeDataset(tmp_path, 1000, absent=5, twice=3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shards_that_a_killed_removal_left_are_not_taken_for_ours(tmp_path: Path, monkeypatch) -> None:
+    """Another model's shards cover the same records; without their plan nothing tells them from our own."""
+    with monkeypatch.context() as patch:
+        stop_after(3, KeyboardInterrupt(), patch)
+        with pytest.raises(InterruptedWork):
+            run_build(fake_plan(tmp_path, seed=1))
+    (index_dir(tmp_path, "demo") / "staging" / "plan.json").unlink()
+    assert files(run_build(fake_plan(tmp_path))) == files(run_build(fake_plan(tmp_path, name="whole")))
 
 
 def interrupt_once(times: int) -> Callable[[Tally], None]:

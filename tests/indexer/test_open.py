@@ -77,8 +77,8 @@ def test_an_edited_manifest_is_refused(version: Path) -> None:
 
 def test_a_newer_schema_is_incompatible(version: Path) -> None:
     path = version / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
-    with pytest.raises(CompatibilityError, match="schema 2; this fgclep reads schema 1"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 3}))
+    with pytest.raises(CompatibilityError, match="schema 3; this fgclep reads schemas up to 2"):
         open_index(version)
 
 

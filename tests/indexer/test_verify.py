@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fgclep.errors import CompatibilityError, CorruptionError
 from indexer.build import run_build
-from indexer.manifest import describe_files, manifest_json, read_manifest
+from indexer.manifest import describe_files, manifest_json, parse_manifest, read_manifest
 from indexer.open import KEYS, STORE, VECTORS
 from indexer.verify import verify_index
-from tests.indexer.fakes import FakeDataset, fake_plan
+from tests.indexer.fakes import FakeDataset, fake_plan, reads_fakes
 
 
 @pytest.fixture
@@ -41,10 +42,11 @@ def run_sql(statement: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_sound_index_passes(full: bool, dtype: str, tmp_path: Path) -> None:
     version = run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 100, absent=4), dtype=dtype))
-    checks = {check.name: check for check in verify_index(version, full=full)}
+    with reads_fakes(size=100, absent=4):
+        checks = {check.name: check for check in verify_index(version, full=full)}
     assert all(check.passed for check in checks.values()), checks
     assert checks["counts"].detail == "100 listed = 4 missing + 87 indexed + 9 rejected"
-    assert ("checksums" in checks) == full
+    assert ("data" in checks) == full
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,69 @@ def test_names_what_is_wrong(damage: Callable[[Path], None], failed: str, versio
     manifest = read_manifest(version)
     (version / "manifest.json").write_text(manifest_json(replace(manifest, files=describe_files(version))))
     assert failed in [check.name for check in verify_index(version, full=True) if not check.passed]
+
+
+def test_a_byte_that_was_changed_anywhere_is_found(tmp_path: Path) -> None:
+    """Random bytes of every file, its first and its last one; no check needs --full for it."""
+    version = run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 30)))
+    rng = np.random.default_rng(0)
+    names = sorted(path for path in version.rglob("*") if path.is_file())
+    assert len(names) == 5
+    for path in names:
+        content = path.read_bytes()
+        for place in (0, len(content) - 1, *rng.integers(0, len(content), 25).tolist()):
+            changed = bytearray(content)
+            changed[place] ^= int(rng.integers(1, 256))
+            path.write_bytes(changed)
+            assert not all(check.passed for check in verify_index(version)), f"{path.name}, byte {place}"
+        path.write_bytes(content)
+    assert all(check.passed for check in verify_index(version))
+
+
+def test_every_single_byte_of_the_manifest_counts(version: Path) -> None:
+    """Its own checksum covers the content; a space that became a tab, or 1.0 that became 1e0, are changes too."""
+    path = version / "manifest.json"
+    content = path.read_bytes()
+    for place in range(len(content)):
+        for flip in (1, 2, 4, 8, 16, 32, 64, 128, 41):  # 41 makes a tab of a space
+            changed = bytearray(content)
+            changed[place] ^= flip
+            with pytest.raises((CorruptionError, CompatibilityError)):
+                parse_manifest(bytes(changed), path)
+
+
+def test_a_file_that_does_not_belong_there_is_found(version: Path) -> None:
+    (version / "notes.txt").write_text("mine")
+    (failed,) = [check for check in verify_index(version) if not check.passed]
+    assert failed.name == "checksums" and "notes.txt does not belong" in failed.detail
+
+
+@pytest.mark.parametrize(
+    ("settings", "passed", "detail"),
+    [
+        ({"size": 100, "absent": 4}, True, "100 listed, every indexed record among them, 0 not read yet"),
+        ({"size": 120, "absent": 4}, True, "120 listed, every indexed record among them, 20 not read yet"),
+        ({"size": 80}, False, "18 indexed records are no longer in the data, such as fake:80"),
+    ],
+)
+def test_a_full_verification_compares_with_the_data(
+    settings: dict[str, int], passed: bool, detail: str, version: Path
+) -> None:
+    with reads_fakes(**settings):
+        check = verify_index(version, full=True)[-1]
+    assert (check.name, check.passed, check.detail) == ("data", passed, detail)
+
+
+def test_data_that_is_not_at_hand_is_skipped(tmp_path: Path) -> None:
+    version = run_build(fake_plan(tmp_path, FakeDataset(tmp_path / "nowhere", 20)))
+    check = verify_index(version, full=True)[-1]
+    assert check.passed and check.detail.startswith("skipped: The records of index demo were read from")
+
+
+def test_an_index_of_the_first_schema_still_opens() -> None:
+    """The built-in demo was made before manifests had additions."""
+    from fgclep.demo import demo_index_path
+
+    manifest = read_manifest(demo_index_path())
+    assert manifest.additions == () and len(manifest.sources) == 1
+    assert all(check.passed for check in verify_index(demo_index_path(), full=True))

@@ -1,5 +1,6 @@
-"""Repeated queries come from the cache; a wrong model is refused; an unwritable home is no obstacle."""
+"""Repeated queries come from the cache, new ones from the text tower in numpy; a wrong model is refused."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from fgclep.errors import CompatibilityError
+from fgclep.pretrained import load_model
+from fgclep.text_numpy import NumpyTextEncoder
+from indexer.manifest import ModelRef
 from indexer.open import OpenIndex
 from retrieval.cache import LIBRARY, QueryCache
 from retrieval.encoder import BundleEncoder
@@ -23,7 +27,9 @@ class CountingModel:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> CountingModel:
+    """A bundle that the text tower in numpy does not understand, so that it is torch's turn."""
     model = CountingModel()
+    monkeypatch.setattr(NumpyTextEncoder, "from_bundle", lambda path: None)
     monkeypatch.setattr("fgclep.pretrained.load_model", lambda path: model)
     return model
 
@@ -39,6 +45,18 @@ def test_a_repeated_text_needs_no_model_and_gives_the_same_vector(
     encoder().encode_text("lowvoltage")
     assert model.calls == [["low voltage"], ["lowvoltage"]]
     assert np.array_equal(first, again) and again.dtype == np.float32
+
+
+def test_a_new_text_needs_no_torch_where_the_tower_is_understood(
+    index: OpenIndex, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = ModelRef("tiny", str(tiny_bundle), "a" * 16, 16)
+    manifest = dataclasses.replace(index.manifest, model=reference)
+    expected = load_model(tiny_bundle).encode_text(["low voltage"])[0]
+    monkeypatch.setattr("fgclep.pretrained.load_model", lambda path: pytest.fail("torch was asked"))
+    for _ in range(2):  # computed, then from the cache
+        found = BundleEncoder(manifest, lambda: tiny_bundle, QueryCache(tmp_path)).encode_text("low voltage")
+        assert np.abs(found - expected).max() < 1e-5
 
 
 def test_the_cache_tells_models_and_sizes_apart(tmp_path: Path) -> None:

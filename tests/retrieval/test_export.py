@@ -4,14 +4,16 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fgclep.datasets import open_dataset
 from fgclep.errors import FgclepError, NotSetUpError, UsageError
 from fgclep.leads import LEADS
 from fgclep.wfdb_io import read_wfdb
-from indexer.manifest import DatasetRef, IndexManifest
+from indexer.manifest import Addition, DatasetRef, IndexManifest
 from indexer.open import OpenIndex
 from retrieval.encoder import QueryEncoder
 from retrieval.export import export_hits, plot_hits
@@ -104,14 +106,12 @@ def moved(hit: Hit) -> Hit:
 def test_data_that_moved_is_named_and_nothing_is_written(index: OpenIndex, result: Result, tmp_path: Path) -> None:
     gone = replace(result, hits=tuple(moved(hit) for hit in result.hits))
     for write in (plot_hits, export_hits):
-        with pytest.raises(NotSetUpError, match=r"index toy were in .*moved-away, which does not exist"):
+        with pytest.raises(NotSetUpError, match=r"index toy were read from .*moved-away, which is not there"):
             write(gone, WaveformReader(index.manifest), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_synthetic_tree_in_another_layout_is_still_called_synthetic(index: OpenIndex, synthetic_tree: Path) -> None:
-    from fgclep.datasets import open_dataset
-
     dataset = open_dataset(synthetic_tree)
     info = next(dataset.iter_infos())
     row = {**result_row(index), "record_id": info.record_id, "dataset": info.dataset, "path": info.path}
@@ -123,7 +123,19 @@ def test_a_synthetic_tree_in_another_layout_is_still_called_synthetic(index: Ope
     assert np.array_equal(record.waveform, dataset.read(info).waveform)
 
 
-def result_row(index: OpenIndex) -> dict[str, object]:
+def test_every_record_is_read_from_the_data_it_came_with(index: OpenIndex, synthetic_tree: Path) -> None:
+    """An index that has grown: the first records came from a folder that is gone, later ones from another."""
+    dataset = open_dataset(synthetic_tree)
+    info = next(dataset.iter_infos())
+    row = {**result_row(index), "record_id": info.record_id, "dataset": info.dataset, "path": info.path}
+    added = Addition(DatasetRef(dataset.kind, dataset.name, str(synthetic_tree), dataset.fs_hz), row["key"], 1)
+    reader = WaveformReader(replace(index.manifest, additions=(added,)))
+    assert np.array_equal(reader.read(row).waveform, dataset.read(info).waveform)
+    with pytest.raises(NotSetUpError, match="moved-away"):
+        reader.read({**row, "key": row["key"] - 1})
+
+
+def result_row(index: OpenIndex) -> dict[str, Any]:
     key = int(index.keys[0])
     return index.store.records([key])[key]
 

@@ -1,0 +1,176 @@
+"""`fgclep evaluate linear-probe`: what a simple head reads from frozen features."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.evaluate import options
+from cli.output import console, print_json, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fgclep.evaluation.linear_probe import ProbeResult
+    from fgclep.evaluation.results import Interval
+
+
+def linear_probe(
+    dataset: options.Benchmark,
+    data: options.Data = None,
+    split: options.SplitChoice = "val",
+    model: options.Models = None,
+    random_init: Annotated[
+        bool,
+        typer.Option(
+            "--random-init/--no-random-init",
+            help="Add the first bundle with fresh weights: what the architecture alone gives.",
+            rich_help_panel="Input",
+        ),
+    ] = True,
+    fraction: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--fraction",
+            min=1,
+            max=100,
+            help="Share of the training records in per cent; repeatable. 1, 10 and 100 unless given.",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    splits: options.Splits = None,
+    draws: options.Draws = 1000,
+    seed: options.Seed = 0,
+    workers: options.Workers = 1,
+    out: options.Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Fit a linear head and nearest neighbours to frozen features, and measure them.
+
+    Learns from the benchmark's training split, or from shares of it: the random
+    subset of the papers and a stratified one. The validation split chooses the
+    epoch and the number of neighbours. Prints macro AUC on --split: at that
+    choice (test@best_val), and at the best of all epochs as papers do (max_test).
+
+    Features are computed once and kept in the home's cache.
+    """
+    from functools import partial
+
+    from fgclep.evaluation.embeddings import embed
+    from fgclep.evaluation.linear_probe import FRACTIONS
+    from fgclep.evaluation.linear_probe import linear_probe as measure
+    from fgclep.evaluation.results import plain, provenance, write_json
+
+    folder = options.data_folder(data, f"fgclep evaluate linear-probe --dataset {dataset} --data PATH")
+    specs = options.model_specs(model)
+    fractions = fraction or list(FRACTIONS)
+    asked = {"dataset": dataset, "data": folder, "split": split, "model": specs, "no_random_init": not random_init}
+    command = options.command_words("linear-probe", **asked, fraction=fractions, splits=splits, draws=draws, seed=seed)
+    facts = provenance(command, seed=seed)
+    results: list[ProbeResult] = []
+    for spec in _with_random(specs) if random_init else specs:
+        with options.encoding_progress(spec) as progress:
+            result, scores = measure(
+                spec,
+                dataset,
+                folder,
+                split,
+                embed=partial(embed, kind="features", cache=options.cache_folder(), workers=workers, progress=progress),
+                fractions=fractions,
+                splits=splits,
+                draws=draws,
+                seed=seed,
+            )
+        results.append(result)
+        if out is not None:
+            stem = f"linear-probe-{dataset}-{split}-{result.encoder}-{result.fingerprint[:8]}"
+            write_json(out / f"{stem}.json", {**facts, "results": [result]})
+            for subset, scored in scores.items():
+                scored.save(out / f"{stem}-{subset}.npz")
+            say(f"Wrote {out / stem}.json and {len(scores)} .npz")
+    if as_json:
+        print_json({**facts, "results": plain(results)})
+    else:
+        _print(results)
+
+
+def _with_random(specs: list[str]) -> list[str]:
+    """Add the first bundle, or the shipped one beside foreign models only, with fresh weights."""
+    from fgclep.pretrained import SHIPPED_MODEL
+
+    bundle = next((spec for spec in specs if ":" not in spec), SHIPPED_MODEL)
+    return list(dict.fromkeys([*specs, f"random:{bundle}"]))
+
+
+def _print(results: "list[ProbeResult]") -> None:
+    first = results[0]
+    shown = console()
+    shown.print(f"Linear probe and nearest neighbours on {first.benchmark}, split {first.split}: macro AUC")
+    shown.print(f"Labels and split: {first.source}.")
+    for result in results:
+        shown.print(_describe(result))
+    for skipped in dict.fromkeys(result.skipped for result in results):
+        shown.print(f"Skipped, for want of positives or negatives: {', '.join(skipped) or 'no class'}.")
+    for row in first.rows:
+        if row.absent:
+            subset = f"{row.fraction} % {row.subset}"
+            shown.print(f"Counted, but without a positive to learn from ({subset}): {', '.join(row.absent)}.")
+    if first.selected_on == first.split:
+        shown.print(
+            f"Epoch and neighbours were chosen on {first.split}, the very records that are scored: "
+            "test@best_val and max_test are the same here, and both are optimistic."
+        )
+    else:
+        shown.print(
+            f"test@best_val: epoch and neighbours chosen on {first.selected_on}. "
+            f"max_test: the best epoch on {first.split} itself, as papers print it; an upper bound."
+        )
+    if not first.published_subset_exact:
+        shown.print("The published subset is drawn over the records at hand, not over the papers' full list.")
+    if first.draws:
+        shown.print(f"In brackets: 95 % intervals, bootstrap over subjects, {first.draws:,} draws, seed {first.seed}.")
+    shown.print(_table(results))
+
+
+def _describe(result: "ProbeResult") -> str:
+    """Say which model it is, what it knew and how many records it was measured on."""
+    trained = {
+        True: "trained in-domain, on this data set",
+        False: "not trained on this data set",
+        None: "not known whether trained in-domain",
+    }
+    rejected = ", ".join(f"{count:,} {reason}" for reason, count in result.rejected.items()) or "0"
+    return (
+        f"{result.encoder} (fingerprint {result.fingerprint}; {trained[result.in_domain]}; {result.feature_dim:,} "
+        f"features): {result.records:,} of {result.listed:,} listed records of {result.subjects:,} subjects; "
+        f"{result.missing:,} without files, {result.unlabelled:,} without a class, {rejected} rejected. "
+        f"Training records: {result.train_records:,} of {result.train_listed:,} listed."
+    )
+
+
+def _table(results: "list[ProbeResult]") -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    table.add_column("learned from", overflow="fold")
+    for title in ("records", "test@best_val", "epoch", "max_test", "kNN test@best_val", "k"):
+        table.add_column(title, justify="right", overflow="fold")
+    for result in results:
+        for row in result.rows:
+            table.add_row(
+                result.encoder,
+                f"{row.fraction} %, {row.subset}",
+                f"{row.train_records:,}",
+                _cell(row.test_at_best_val),
+                str(row.best_epoch),
+                f"{row.max_test:.3f}",
+                _cell(row.knn_test_at_best_val),
+                str(row.neighbours),
+            )
+    return table
+
+
+def _cell(interval: "Interval") -> str:
+    known = interval.low == interval.low  # NaN: no interval was computed
+    return f"{interval.value:.3f}" + (f" [{interval.low:.3f}, {interval.high:.3f}]" if known else "")

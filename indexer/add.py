@@ -1,0 +1,207 @@
+"""Add the records of a tree to an index: a new version with the vectors that are there and those of the new records."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgclep.datasets import Dataset
+from fgclep.errors import CompatibilityError, DataError
+from fgclep.record import RecordInfo
+from indexer.assemble import Content
+from indexer.base import Base, open_base
+from indexer.embed import Embedder, EmbedOptions, Listing, Tally
+from indexer.ids import IdSet
+from indexer.manifest import Addition, Counts
+from indexer.open import KEYS, STORE, VECTORS
+from indexer.plan import (
+    EMPTY_BYTES,
+    MAX_REJECT_RATE,
+    ROW_BYTES,
+    SHARD_SIZE,
+    Plan,
+    check_space,
+    check_unique,
+    dataset_ref,
+)
+from indexer.sources import Sources, listed_ids
+from indexer.staging import Staging
+from indexer.store_update import extend_store, recount
+
+
+@dataclass(frozen=True)
+class AddPlan(Plan):
+    """An addition to the current version of an index; what was rejected or missing there is tried again.
+
+    Attributes:
+        dataset: the tree with new records.
+        base: the version to add to.
+        known: ids of the records that are indexed there.
+        new: how many records of the tree are not.
+    """
+
+    dataset: Dataset
+    base: Base
+    known: IdSet
+    new: int
+
+    @property
+    def listing(self) -> Listing:
+        """The records that are not indexed yet; their keys go on after the last one."""
+        return Listing(self.new, self._pairs, Sources((self.dataset,)))
+
+    @cached_property
+    def first_key(self) -> int:
+        """The key of the first new record."""
+        return int(self.base.keys()[-1]) + 1
+
+    @property
+    def roots(self) -> str:
+        """The folder of the new records."""
+        return str(self.dataset.root)
+
+    def whole_bytes(self) -> int:
+        """Return the space of the new records' shards and rows, and of a whole new version."""
+        indexed, files = self.base.manifest.counts.indexed, self.base.manifest.files
+        vectors = (2 * indexed + 3 * self.new) * self.vector_bytes
+        return vectors + files[STORE].bytes + self.new * ROW_BYTES + EMPTY_BYTES
+
+    def identity(self) -> dict[str, Any]:
+        """Return base, data, model and grouping."""
+        return {
+            "base": self.base.path.name,
+            "data": str(Path(self.dataset.root).resolve()),
+            "kind": self.dataset.kind,
+            "fs_hz": self.dataset.fs_hz,
+            "model": self.embedder.model.fingerprint,
+            "batch_size": self.embed.batch_size,
+            "shard_size": self.embed.shard_size,
+        }
+
+    def check_base(self) -> None:
+        """Refuse a base that is no longer the current version."""
+        self.base.check_current()
+
+    def content(self, staging: Staging, tally: Tally) -> Content:
+        """Describe the version that holds the base and the new records."""
+        if tally.done != self.new:
+            raise DataError(
+                f"{self.dataset.root} gave {tally.done:,} new records where {self.new:,} were listed.",
+                f"fgclep data scan {self.dataset.root}",
+            )
+        self.base.check(VECTORS, KEYS, STORE)
+        base, shards = self.base.manifest, range(tally.shards)
+        reference = dataset_ref(self.dataset)
+
+        def write(path: Path) -> Counts:
+            records, rejects = (staging.iter_rows(tally.shards, kind) for kind in ("record", "reject"))
+            extend_store(path, self.base.store_path, records, rejects, self.dataset.missing)
+            # What an earlier --limit left out of the same folder was read now.
+            return recount(path, 0 if reference.root == base.dataset.root else base.counts.beyond_limit)
+
+        return Content(
+            vectors=chain(self.base.iter_vectors(), map(staging.vectors, shards)),
+            keys=chain([np.asarray(self.base.keys())], map(staging.keys, shards)),
+            write_store=write,
+            dataset=base.dataset,
+            options={**self.options, "base": self.base.path.name},
+            additions=(*base.additions, Addition(reference, self.first_key, tally.indexed)),
+        )
+
+    def _pairs(self) -> Iterator[tuple[int, RecordInfo]]:
+        return enumerate(
+            (info for info in self.dataset.iter_infos() if info.record_id not in self.known), self.first_key
+        )
+
+
+def plan_add(
+    dataset: Dataset,
+    embedder: Embedder,
+    name: str,
+    *,
+    home: Path,
+    only_new: bool = False,
+    workers: int = 2,
+    batch_size: int = 64,
+    resume: bool = True,
+    max_reject_rate: float = MAX_REJECT_RATE,
+    shard_size: int = SHARD_SIZE,
+) -> AddPlan:
+    """Check what an addition needs before it starts. Writes nothing.
+
+    Args:
+        dataset: the tree with new records.
+        embedder: the model that the index was built with.
+        name: of the index.
+        home: the directory of settings and indexes.
+        only_new: leave out the records that are indexed; else any such record is refused.
+        workers, batch_size, resume, max_reject_rate, shard_size: as in `indexer.build.build_index`.
+
+    Raises:
+        NotSetUpError: if there is no such index.
+        CompatibilityError: if the model is another one.
+        DataError: if records are indexed already (unless `only_new`), listed twice, or none is new.
+        FgclepError: if there is too little space.
+    """
+    base = open_base(home, name, resume=resume)
+    with base.released_on_error():
+        _check_fits(base, dataset, embedder)
+        check_unique(dataset)
+        with base.open_store() as store:
+            known = IdSet(store.record_ids())
+        present, known_here, example = _count_known(dataset, known)
+        if known_here == present:
+            raise DataError(
+                f"{dataset.root} has nothing new for index {name}: all {present:,} of its records are in it.",
+                f"fgclep index info {name}",
+            )
+        if known_here and not only_new:
+            raise DataError(
+                f"{known_here:,} of the {present:,} records of {dataset.root} are in index {name} already, such as "
+                f"{example}; nothing was added.",
+                f"Add the other {present - known_here:,}: "
+                f"fgclep index add --data {dataset.root} --name {name} --only-new",
+            )
+        embed = EmbedOptions(shard_size, batch_size, base.manifest.dtype, None, workers)
+        plan = AddPlan(
+            embedder, name, home, embed, max_reject_rate, resume, True, dataset, base, known, present - known_here
+        )
+        check_space(plan)
+        return plan
+
+
+def _count_known(dataset: Dataset, known: IdSet) -> tuple[int, int, str]:
+    """Count the records whose files exist, and those of them that are known, with the first one's id."""
+    missing = IdSet(dataset.missing)
+    present = found = 0
+    example = ""
+    for record_id in listed_ids(dataset):  # one at a time: the ids of 800,000 records take 100 MB
+        if record_id not in missing:
+            present += 1
+            if record_id in known:
+                found += 1
+                example = example or record_id
+    return present, found, example
+
+
+def _check_fits(base: Base, dataset: Dataset, embedder: Embedder) -> None:
+    """Refuse another model, and a folder whose records have other ids than when it was indexed."""
+    index, model = base.manifest, base.manifest.model
+    if embedder.model.fingerprint != model.fingerprint:
+        raise CompatibilityError(
+            f"Index {index.name} was built with model {model.name} [{model.fingerprint}]; "
+            f"{embedder.model.path} is [{embedder.model.fingerprint}], and their vectors cannot be compared.",
+            f"Drop --model, or move the index to it: fgclep index rebuild {index.name} --model {embedder.model.path}",
+        )
+    here = dataset_ref(dataset)
+    for _, reference in index.sources:
+        if reference.root == here.root and reference.kind != here.kind:
+            raise DataError(
+                f"{here.root} was indexed as {reference.name} ({reference.kind}) and is {here.name} ({here.kind}) now, "
+                "so its records would get other ids.",
+                f"fgclep data scan {here.root}",
+            )

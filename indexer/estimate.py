@@ -1,0 +1,125 @@
+"""What a run will take, told before it starts: measured on a sample of the very records that it would read."""
+
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from fgclep.record import RecordInfo
+from indexer.embed import encode_chunk
+from indexer.plan import ROW_BYTES, Plan, free_bytes
+from indexer.reading import CHUNKS_PER_WORKER, Chunk, PreparedChunk, Reader, iter_prepared
+from indexer.store import write_store
+
+_SAMPLE = 256
+_STORE_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes:
+        records: that will be read.
+        sampled: records that were read and encoded to find out.
+        rejected: how many of them were rejects.
+        read_ms, encode_ms, store_ms: of one record in one process, measured.
+        seconds: of the whole run, with its number of reading processes.
+        memory_bytes: of all its processes at the peak.
+        disk_bytes: needed at most; `free_bytes` are there.
+    """
+
+    records: int
+    sampled: int
+    rejected: int
+    read_ms: float
+    encode_ms: float
+    store_ms: float
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    free_bytes: int
+
+
+def estimate(plan: Plan, cores: int) -> Estimate:
+    """Read and encode a sample, spread over the whole listing, and scale up. Writes nothing into the index.
+
+    Reading and encoding overlap, so the slower of the two decides, and the cores that both share bound them together.
+
+    Args:
+        plan: of a build, an addition or a rebuild.
+        cores: that the run may use.
+    """
+    chunks = [Chunk(0, part, last=False) for part in _sample(plan)]
+    reader = Reader(plan.listing.sources, plan.embedder.processor)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    prepared = [reader.prepare(chunk.items) for chunk in chunks]
+    reading, reading_cpu = time.perf_counter() - started, time.process_time() - cpu_started
+    encode_chunk(plan.embedder, prepared[0])  # the first call of a model takes longer than all others
+    started, cpu_started = time.perf_counter(), time.process_time()
+    for content in prepared:
+        encode_chunk(plan.embedder, content)
+    encoding, encoding_cpu = time.perf_counter() - started, time.process_time() - cpu_started
+    sampled = sum(len(chunk.items) for chunk in chunks)
+    storing = _store_seconds(prepared)
+    workers = plan.embed.workers
+    if workers:
+        each = max(reading / workers, encoding, (reading_cpu + encoding_cpu) / cores) / sampled
+    else:
+        each = (reading + encoding) / sampled
+    folder_free = free_bytes(plan.directory)[1]
+    return Estimate(
+        records=plan.total,
+        sampled=sampled,
+        rejected=sum(len(content.rejects) for content in prepared),
+        read_ms=1000 * reading / sampled,
+        encode_ms=1000 * encoding / sampled,
+        store_ms=1000 * storing,
+        seconds=plan.total * (each + storing),
+        memory_bytes=_memory(plan, reader, chunks[0], prepared[0]),
+        disk_bytes=plan.disk_bytes,
+        free_bytes=folder_free,
+    )
+
+
+def _sample(plan: Plan) -> list[list[tuple[int, RecordInfo]]]:
+    """Return records from everywhere in the listing, in chunks as the run makes them."""
+    step = max(1, plan.total // _SAMPLE)
+    pairs = list(islice(plan.listing.pairs(), 0, None, step))[:_SAMPLE]
+    size = plan.embed.batch_size
+    return [pairs[start : start + size] for start in range(0, len(pairs), size)]
+
+
+def _store_seconds(prepared: list[PreparedChunk]) -> float:
+    """Measure how long a row takes to be written into a store, with the sample's rows over and over."""
+    rows = [row for content in prepared for row in content.records]
+    if not rows:
+        return 0.0
+    many: list[dict[str, Any]] = [
+        {**row, "key": key, "record_id": str(key)} for key, row in enumerate(islice(cycle(rows), _STORE_ROWS))
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        write_store(Path(folder, "store.sqlite"), many, [], [])
+        return (time.perf_counter() - started) / len(many)
+
+
+def _memory(plan: Plan, reader: Reader, chunk: Chunk, prepared: PreparedChunk) -> int:
+    """Add up this process with its model, a shard in the making, waveforms under way, and the reading processes."""
+    options = plan.embed
+    shard = options.shard_size * (plan.embedder.model.dim * 8 + ROW_BYTES)
+    own = _peak_rss(resource.RUSAGE_SELF) + shard
+    if not options.workers:
+        return own
+    for _ in iter_prepared(reader, [chunk], 1):
+        pass
+    under_way = (CHUNKS_PER_WORKER * options.workers + 1) * prepared.waveforms.nbytes
+    return own + under_way + options.workers * _peak_rss(resource.RUSAGE_CHILDREN)
+
+
+def _peak_rss(who: int) -> int:
+    return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,84 @@
+"""An estimate is made of measurements, spreads its sample over the whole listing, and writes nothing."""
+
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from indexer import build as build_module
+from indexer.build import run_build
+from indexer.estimate import estimate
+from tests.indexer.fakes import FakeDataset, FakeModel, fake_add, fake_plan, fake_rebuild, reads_fakes
+
+READ_S, ENCODE_S = 0.002, 0.001
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Make reading and encoding take a known time for each record; returns the numbers of the records read."""
+    read, encode, numbers = FakeDataset.read, FakeModel.encode_ecg, []
+
+    def slow_read(self: FakeDataset, info: Any) -> Any:
+        time.sleep(READ_S)
+        numbers.append(int(info.study_id))
+        return read(self, info)
+
+    def slow_encode(self: FakeModel, prepared: np.ndarray) -> np.ndarray:
+        time.sleep(ENCODE_S * len(prepared))
+        return encode(self, prepared)
+
+    monkeypatch.setattr(FakeDataset, "read", slow_read)
+    monkeypatch.setattr(FakeModel, "encode_ecg", slow_encode)
+    return numbers
+
+
+def test_of_a_build(slow: list[int], tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, FakeDataset(tmp_path, 5000, mended=True))
+    found = estimate(plan, cores=2)
+    assert list(tmp_path.iterdir()) == []
+    assert found.records == 5000 and 250 <= found.sampled <= 256 and found.rejected == 0
+    assert min(slow) == 0 and max(slow) > 4800
+    assert READ_S <= found.read_ms / 1000 < 3 * READ_S and ENCODE_S <= found.encode_ms / 1000 < 3 * ENCODE_S
+    each = found.read_ms + found.encode_ms + found.store_ms
+    assert found.seconds == pytest.approx(5 * each, rel=0.01)
+    assert found.disk_bytes == plan.disk_bytes and found.free_bytes > 0 and found.memory_bytes > 20e6
+
+
+def test_with_reading_processes_the_slower_stage_decides(slow: list[int], tmp_path: Path) -> None:
+    found = estimate(fake_plan(tmp_path, FakeDataset(tmp_path, 1000), workers=1, batch_size=64), cores=16)
+    slower = max(found.read_ms, found.encode_ms) + found.store_ms
+    assert found.seconds == pytest.approx(slower, rel=0.05)
+
+
+def test_of_an_addition_and_a_rebuild_only_what_they_read_counts(tmp_path: Path) -> None:
+    run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 200)))
+    before = sorted(tmp_path.rglob("*"))
+    assert estimate(fake_add(tmp_path, FakeDataset(tmp_path, 50, first=200)), cores=2).records == 50
+    with reads_fakes(size=200):
+        assert estimate(fake_rebuild(tmp_path), cores=2).records == 180
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("job", ["build", "add", "rebuild"])
+def test_a_run_needs_no_more_disk_than_its_plan_says(job: str, tmp_path: Path) -> None:
+    """The peak: finished shards and the complete version, just before it is published."""
+    run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 2000)))
+    with reads_fakes(size=2000):
+        plan = {
+            "build": lambda: fake_plan(tmp_path, FakeDataset(tmp_path, 2000)),
+            "add": lambda: fake_add(tmp_path, FakeDataset(tmp_path, 2000, first=2000)),
+            "rebuild": lambda: fake_rebuild(tmp_path),
+        }[job]()
+        promised, used = plan.disk_bytes, []
+        publish = build_module.publish
+
+        def measured(*arguments: Any, **options: Any) -> Path:
+            used.append(plan.staging.size_bytes())
+            return publish(*arguments, **options)
+
+        with patch.object(build_module, "publish", measured):
+            run_build(plan)
+    assert promised / 6 < used[0] < promised
