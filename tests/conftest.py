@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ["COLUMNS"] = "300"  # so that no table wraps a text that a test looks for
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is to fail at once
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +28,6 @@ def fgclep_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home, work = tmp_path / "home", tmp_path / "work"
     work.mkdir()
     monkeypatch.setenv("FGCLEP_HOME", str(home))
-    monkeypatch.setenv("COLUMNS", "300")  # so that no table wraps a text that a test looks for
     monkeypatch.chdir(work)
     return home
 
