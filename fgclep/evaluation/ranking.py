@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgclep.evaluation.bootstrap import subject_weights
+from fgclep.evaluation.bootstrap import interval, subject_weights
 from fgclep.evaluation.results import Interval
 
 CUTOFFS = (1, 5, 10)
 
 Values = dict[str, NDArray[np.float64]]
 
-_BOUNDS = (2.5, 97.5)  # per cent
 _BLOCK = 256
 
 
@@ -82,7 +81,7 @@ def bootstrap_rank_metrics(
     draws: int,
     seed: int,
 ) -> tuple[dict[str, Interval], list[dict[str, Interval]]]:
-    """Measure several queries, with 95 % percentile intervals from a bootstrap over subjects.
+    """Measure several queries, with 95 % intervals from a bootstrap over subjects.
 
     Args:
         labels: bool, shape (n, queries), both outcomes in every column.
@@ -112,15 +111,6 @@ def bootstrap_rank_metrics(
         {name: interval(float(query[name][0]), by_draw[name][:, c]) for name in names} for c, query in enumerate(values)
     ]
     return macro, rows
-
-
-def interval(value: float, drawn: NDArray[np.float64]) -> Interval:
-    """Return a value with the 95 % percentile interval of its draws; draws that are NaN are left out."""
-    known = drawn[~np.isnan(drawn)]
-    if not len(known):
-        return Interval(value)
-    low, high = np.percentile(known, _BOUNDS)
-    return Interval(value, float(low), float(high))
 
 
 def mean_of_defined(drawn: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fgclep.evaluation.bootstrap import subject_weights
-from fgclep.evaluation.ranking import CUTOFFS, FirstRelevant, first_relevant, interval
+from fgclep.evaluation.bootstrap import interval, subject_weights
+from fgclep.evaluation.ranking import CUTOFFS, FirstRelevant, first_relevant
 from fgclep.evaluation.results import Interval
 from fgclep.evaluation.retrievers import TextScorer
 from fgclep.evaluation.search_set import SearchSet

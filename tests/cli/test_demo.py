@@ -170,6 +170,4 @@ class TestShipped:
         result = Searcher(index, encoder).search(Query(text=query, limit=len(index.keys)))
         present = [not tags.isdisjoint(hit.row["tags"]) for hit in result.hits]
         assert 3 <= sum(present) <= 100  # chance puts at most 1.25 of them among the first 5
-        assert sum(present[:5]) >= 4, (
-            f"{sum(present[:5])} of the first 5 have it; {sum(present)} of {len(present)} do"
-        )
+        assert sum(present[:5]) >= 4, f"{sum(present[:5])} of the first 5 have it; {sum(present)} of {len(present)} do"

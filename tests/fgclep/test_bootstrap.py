@@ -109,6 +109,17 @@ def test_intervals_follow_the_seed_and_bracket_the_value() -> None:
     assert one.low < one.value < one.high
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_an_interval_holds_average_precision_though_draws_repeat_positives(seed: int) -> None:
+    """Of scores that say nothing: plain percentiles of the draws lie above the value."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((600, 8), bool)
+    labels[:9] = True
+    data = scored(labels, rng.random((600, 8)).astype(np.float32), [str(row) for row in range(600)])
+    macro, by_class = bootstrap_macro(data, average_precision, 200, seed)
+    assert all(found.low < found.value < found.high for found in (macro, *by_class.values()))
+
+
 def test_paired_comparison_sees_a_better_model_and_not_a_difference_that_is_not_there() -> None:
     good, bad = random_scored(7, n=300, signal=2.0), random_scored(7, n=300, signal=0.3)
     assert (good.labels == bad.labels).all()
