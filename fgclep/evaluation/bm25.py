@@ -4,6 +4,7 @@ The text-only baseline of retrieval. It sees what somebody wrote about each reco
 and it cannot find what was not written, or was written in another language.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ class Bm25:
             raise NotSetUpError(
                 "the BM25 baseline needs the package bm25s, which is not installed.", "pip install 'fgclep[evaluate]'"
             ) from error
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import makes it tell every step
         self._count = len(reports)
         tokens = [words(report) for report in reports]
         self._index: BM25 | None = None
