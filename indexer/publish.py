@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ def build_lock(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            owner = os.read(descriptor, 100).decode(errors="replace").strip() or "unknown"
+            owner = _owner(descriptor)
             raise FgclepError(
                 f"Process {owner} is building the index {directory.name} right now.",
                 "Wait for it or stop it, or build under another --name.",
@@ -45,6 +46,16 @@ def build_lock(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _owner(descriptor: int) -> str:
+    """Return the process number in a lock file, waiting for a builder that has the lock and is about to write it."""
+    for _ in range(100):
+        owner = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
+        if owner:
+            return owner
+        time.sleep(0.02)
+    return "unknown"
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """The machine says no: a disk that fills up, a folder that may not be written, another builder. The old index stays."""
 
+import fcntl
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from fgclep.errors import FgclepError
 from indexer.build import run_build
 from indexer.home import current_version, index_dir, resolve_index
 from indexer.open import open_index
+from indexer.publish import LOCK, build_lock
 from indexer.verify import verify_index
 from tests.indexer.fakes import fake_plan
 
@@ -41,6 +44,17 @@ def test_two_processes_at_once_give_one_index_and_one_clear_refusal(tmp_path: Pa
         assert re.search(r"FgclepError: Process \d+ is building the index demo right now", said)
     assert len(refused) <= 1
     assert all(check.passed for check in verify_index(resolve_index("demo", tmp_path)))
+
+
+def test_the_owner_of_a_lock_is_awaited_between_its_taking_and_its_signing(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / LOCK, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    signing = threading.Timer(0.3, os.pwrite, (descriptor, b"4711\n", 0))
+    signing.start()
+    with pytest.raises(FgclepError, match="Process 4711 is building"), build_lock(tmp_path):
+        pass
+    signing.join()
+    os.close(descriptor)
 
 
 @contextmanager
