@@ -23,6 +23,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-test $(DATA)
 	$(BIN)/python benchmarks/read_records.py $(DATA)
+	$(BIN)/python benchmarks/throughput.py
 
 build/bench-ecgs: | $(VENV)/.installed
 	$(BIN)/fgclep data synth $@ -n 500 --seed 7
@@ -40,9 +41,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(INSTALL) --editable '.[cpu,delineate,evaluate,server,test]'
+	$(INSTALL) --editable '.[cpu,delineate,evaluate,server,train,test]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
-	$(INSTALL) --editable '.[cpu,delineate,evaluate,server,test,dev]'
+	$(INSTALL) --editable '.[cpu,delineate,evaluate,server,train,test,dev]'
 	@touch $@

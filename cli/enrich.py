@@ -313,7 +313,7 @@ def _choice(
 def _parse_engine(pairs: list[str]) -> dict[str, Any]:
     if not pairs:
         return {}
-    from fgclep.training.config import parse_overrides  # costs the import of transformers
+    from fgclep.training.settings import parse_overrides
 
     return parse_overrides(pairs)
 

@@ -50,7 +50,7 @@ def info(
     """Show what an index holds: model, data, counts, rejects, size."""
     from indexer.manifest import read_manifest
     from indexer.open import STORE
-    from indexer.store import open_store
+    from indexer.store_read import open_store
 
     path = find_published_index(name)
     manifest = read_manifest(path)

@@ -1,6 +1,5 @@
 """`fgclep index build`, `add` and `rebuild`: the three ways to a new version, and what each would take."""
 
-import os
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -22,16 +21,29 @@ class Dtype(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+    INT8 = "int8"
 
 
-_NUMPY_DTYPES = {Dtype.FP32: "float32", Dtype.FP16: "float16"}
+_NUMPY_DTYPES = {Dtype.FP32: "float32", Dtype.FP16: "float16", Dtype.INT8: "int8"}
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of a data set (FGCLEP_DATA).")]
+Precision = Annotated[
+    Dtype,
+    typer.Option(
+        "--dtype",
+        help="Of the stored vectors. fp16 halves the index; int8 adds bytes to that, which are searched first: "
+        "less memory is read, the hits stay exact.",
+    ),
+]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="Reading processes; half the cores unless given, 0 reads in this one."),
+    typer.Option(
+        "--workers", min=0, help="Processes that read and, on a CPU, encode; one a core unless given, 0: none."
+    ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Records per step of the model.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Records read and encoded together; as suits the device.")
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Discard an unfinished run.")]
 MaxRejectRate = Annotated[
     float, typer.Option("--max-reject-rate", min=0, max=1, help="Publish nothing above this share of rejects.")
@@ -46,8 +58,8 @@ def build(
     data: Data = None,
     model: Annotated[str | None, typer.Option("--model", help="Name or path; the shipped one unless given.")] = None,
     workers: Workers = None,
-    batch_size: BatchSize = 64,
-    dtype: Annotated[Dtype, typer.Option("--dtype", help="Of the stored vectors; fp16 halves the index.")] = Dtype.FP32,
+    batch_size: BatchSize = None,
+    dtype: Precision = Dtype.FP32,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Index the first N records only.")] = None,
     restart: Restart = False,
     max_reject_rate: MaxRejectRate = 0.2,
@@ -68,7 +80,7 @@ def build(
         embedder,
         name,
         home=settings.home(),
-        workers=_workers(workers),
+        workers=workers,
         batch_size=batch_size,
         dtype=_NUMPY_DTYPES[dtype],
         limit=limit,
@@ -87,7 +99,7 @@ def add(
     ] = False,
     model: Annotated[str | None, typer.Option("--model", help="Where the index's own model is now.")] = None,
     workers: Workers = None,
-    batch_size: BatchSize = 64,
+    batch_size: BatchSize = None,
     restart: Restart = False,
     max_reject_rate: MaxRejectRate = 0.2,
     dry_run: DryRun = False,
@@ -112,7 +124,7 @@ def add(
         name,
         home=settings.home(),
         only_new=only_new,
-        workers=_workers(workers),
+        workers=workers,
         batch_size=batch_size,
         resume=not restart,
         max_reject_rate=max_reject_rate,
@@ -128,7 +140,7 @@ def rebuild(
         bool, typer.Option("--activate", help="Search the new version from then on; else it waits beside the old one.")
     ] = False,
     workers: Workers = None,
-    batch_size: BatchSize = 64,
+    batch_size: BatchSize = None,
     restart: Restart = False,
     max_reject_rate: MaxRejectRate = 0.2,
     dry_run: DryRun = False,
@@ -145,7 +157,7 @@ def rebuild(
         name,
         home=settings.home(),
         activate=activate,
-        workers=_workers(workers),
+        workers=workers,
         batch_size=batch_size,
         resume=not restart,
         max_reject_rate=max_reject_rate,
@@ -170,7 +182,7 @@ def _carry_out(plan: "Plan", announcement: str, dry_run: bool, as_json: bool) ->
         return None
     reference = plan.embedder.model
     say(
-        f"{announcement}; model {reference.name} [{reference.fingerprint}], {plan.embed.workers} reading processes, "
+        f"{announcement}; model {reference.name} [{reference.fingerprint}], {plan.embed.workers} worker processes, "
         f"up to {plan.disk_bytes / 1e6:,.1f} MB of disk in {plan.directory}."
     )
     with record_progress(plan.name) as progress:
@@ -190,8 +202,9 @@ def _tell_estimate(plan: "Plan", announcement: str, as_json: bool) -> None:
     from dataclasses import asdict
 
     from indexer.estimate import estimate
+    from indexer.resources import usable_cores
 
-    found = estimate(plan, _cores())
+    found = estimate(plan, usable_cores())
     if as_json:
         print_json({"schema": 1, "name": plan.name, "dry_run": True, "estimate": asdict(found)})
         return
@@ -202,7 +215,7 @@ def _tell_estimate(plan: "Plan", announcement: str, as_json: bool) -> None:
 
 def _estimate_lines(plan: "Plan", found: "Estimate") -> list[tuple[str, str]]:
     workers = plan.embed.workers
-    reading = f"{workers} reading process{'' if workers == 1 else 'es'}" if workers else "reading in the same process"
+    reading = f"{workers} worker process{'' if workers == 1 else 'es'}" if workers else "all in one process"
     return [
         ("records", f"{found.records:,}"),
         (
@@ -242,14 +255,6 @@ def _device() -> str:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise UsageError(f"The device {asked!r} cannot be used: {reason}.", "FGCLEP_DEVICE=auto") from error
     return asked
-
-
-def _workers(given: int | None) -> int:
-    return max(1, _cores() // 2) if given is None else given
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _told(dataset: "Dataset") -> str:

@@ -69,6 +69,7 @@ class _Root(LazyGroup):
 app = typer.Typer(
     cls=_Root,
     invoke_without_command=True,
+    rich_markup_mode=None,  # importing Rich takes as long as all the rest of this help page; the commands' pages use it
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from indexer.open import OpenIndex
+    from retrieval.encoder import BundleEncoder
     from retrieval.query import Query
     from retrieval.searcher import Hit, Result
 
@@ -76,6 +77,9 @@ def search(
         typer.Option("--export", metavar="DIR", rich_help_panel=_OUT, help="New folder: WFDB, pictures, tables."),
     ] = None,
     fail_empty: Annotated[bool, typer.Option("--fail-empty", help="Exit 4 when nothing is found.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Name the leads that show the text, for every hit.")
+    ] = False,
     output: OutputFormat = OutputFormat.TABLE,
 ) -> None:
     """Find ECGs by a text, by an example, or by both together."""
@@ -88,7 +92,9 @@ def search(
         tuple(report_has or ()), tuple(report_lacks or ()), tuple(tag or ()),
     )  # fmt: skip
     query = Query(text, tuple(like or ()), limit, filters, per_patient, min_score)
-    opened, result = _search(query, index, model, export)
+    opened, encoder, result = _search(query, index, model, export)
+    if explain and output is not OutputFormat.IDS:
+        result = _explain(result, opened, encoder, model)
     _write_files(opened, result, plot, export)
     _print_result(result, output, demo=_is_demo(opened), detailed=_verbosity(ctx) > 0, index=index)
     if fail_empty and not result.hits:
@@ -111,7 +117,9 @@ set_parameters(
 )
 
 
-def _search(query: "Query", index: str | None, model: str | None, export: Path | None) -> "tuple[OpenIndex, Result]":
+def _search(
+    query: "Query", index: str | None, model: str | None, export: Path | None
+) -> "tuple[OpenIndex, BundleEncoder, Result]":
     """Open the index and answer the query; what would fail at the end is refused first."""
     from cli import settings
     from cli.demo import find_index
@@ -129,7 +137,23 @@ def _search(query: "Query", index: str | None, model: str | None, export: Path |
     opened = open_index(find_index(index), backend="numpy")
     manifest = opened.manifest
     encoder = BundleEncoder(manifest, lambda: matching_model(manifest, model), QueryCache(settings.home()))
-    return opened, Searcher(opened, encoder).search(query)
+    return opened, encoder, Searcher(opened, encoder).search(query)
+
+
+def _explain(result: "Result", opened: "OpenIndex", encoder: "BundleEncoder", model: str | None) -> "Result":
+    """Add the leads that show the query's text to every hit."""
+    if result.query.text is None:
+        say("--explain needs a text: examples have no words to look for.")
+        return result
+    if not result.hits:
+        return result
+    from indexer.open import matching_model
+    from retrieval.evidence import EvidenceReader
+    from retrieval.explain import explain
+    from retrieval.waveforms import WaveformReader
+
+    reader = EvidenceReader(matching_model(opened.manifest, model), WaveformReader(opened.manifest))
+    return explain(result, reader, encoder.encode_text(result.query.text.strip()))
 
 
 def _write_files(opened: "OpenIndex", result: "Result", plot: Path | None, export: Path | None) -> None:
@@ -212,12 +236,13 @@ def _table(result: "Result", detailed: bool) -> "Table":
         columns.append(("sim", [f"{hit.similarity:.3f}" for hit in result.hits]))
     columns.append(("pct", [f"{hit.percentile:.1f}" for hit in result.hits]))
     columns.append(("record", [hit.row["record_id"] for hit in result.hits]))
+    columns.append(("leads", [" ".join(lead.lead for lead in hit.evidence) for hit in result.hits]))
     columns.append(("age/sex", [_age_sex(hit) for hit in result.hits]))
     for title, name in (("rate", "heart_rate_bpm"), ("QRS", "qrs_duration_ms"), ("QTc", "qtc_ms")):
         columns.append((title, [_number(hit.row[name]) for hit in result.hits]))
     shown = [(title, cells) for title, cells in columns if any(cells)]
     for title, _ in shown:
-        words = title in {"record", "age/sex"}
+        words = title in {"record", "leads", "age/sex"}
         # On a narrow screen record ids fold rather than lose their end; numbers keep their line.
         table.add_column(title, justify="left" if words else "right", no_wrap=title != "record", overflow="fold")
     table.add_column("report", overflow="fold")

@@ -1,6 +1,7 @@
 """From a checked waveform to a model's input; numpy and scipy only, so that worker processes need no torch."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import gcd
@@ -10,11 +11,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgclep.errors import CorruptionError
-from fgclep.record import Waveform
+from fgclep.record import EcgRecord, Waveform
+from fgclep.signal import StoredEcg
 
 PREPROCESSING_VERSION = 1
 CONFIG_NAME = "preprocessor_config.json"
 CLIP_MV = 15.0
+
+_LARGEST_BLOCK = 1024  # samples; rates without a small common measure with the target would need huge matrices
+
+
+@dataclass(frozen=True)
+class BlockFilter:
+    """A change of rate with a low-pass as one matrix product.
+
+    Cut into blocks of `hop` samples, the signal times the matrix gives what each block adds to the `made` output
+    samples of the block before it, of its own, and of the block after it, side by side.
+
+    Attributes:
+        hop: input samples of a block; the filter reaches no further than one block.
+        made: output samples of a block.
+        matrix: float32, shape (hop, 3 * made).
+    """
+
+    hop: int
+    made: int
+    matrix: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """Records as their files hold them, for a device to convert, centre and filter.
+
+    Attributes:
+        units: int16, shape (n, 12, samples).
+        centres: float32, shape (n, 12), in units: what centring takes away.
+        units_per_mv, fs_hz: of all of them.
+    """
+
+    units: NDArray[np.int16]
+    centres: NDArray[np.float32]
+    units_per_mv: float
+    fs_hz: float
 
 
 @dataclass(frozen=True)
@@ -74,18 +112,48 @@ class EcgProcessor:
             float32, shape (12, n_samples), mV.
         """
         x = np.asarray(waveform, np.float32)
-        native = round(self.n_samples / self.fs_hz * fs_hz)
-        x = x[:, : native + 1]
+        x = x[:, : self.native_samples(fs_hz)]
         if self.center == "median":
-            x = x - np.median(x, axis=1, keepdims=True)
-        x = self._resample(x, fs_hz)
+            x = x - _medians(x)[:, None]
+        blocks = self.block_filter(fs_hz)
+        x = self._resample(x, fs_hz) if blocks is None else _filter_blocks(x, blocks)
         out = np.zeros((x.shape[0], self.n_samples), np.float32)
         kept = min(x.shape[1], self.n_samples)
         out[:, :kept] = x[:, :kept]
         return np.clip(out, -CLIP_MV, CLIP_MV, out=out)
 
+    def native_samples(self, fs_hz: float) -> int:
+        """Return how many samples at a rate `prepare` looks at."""
+        return round(self.n_samples / self.fs_hz * fs_hz) + 1
+
+    def block_filter(self, fs_hz: float) -> BlockFilter | None:
+        """Return the change of rate as a matrix; None if nothing is to do or the matrix would be huge."""
+        return _block_filter(float(fs_hz), self.fs_hz, self.lowpass_hz)
+
+    def stack_stored(self, records: Sequence[EcgRecord]) -> StoredBatch | None:
+        """Return records as a batch that a device can prepare; None if they differ in rate, length or unit.
+
+        A device does the same as `prepare`, up to rounding; see `fgclep.models.inference`.
+        """
+        stored = [record for record in records if isinstance(record, StoredEcg)]
+        if not stored or len(stored) < len(records):
+            return None
+        first = stored[0]
+        kinds = {(record.fs_hz, record.units_per_mv, record.units.shape) for record in stored}
+        if len(kinds) > 1 or (self.block_filter(first.fs_hz) is None and self._resamples(first.fs_hz)):
+            return None
+        units = np.stack([record.units[:, : self.native_samples(first.fs_hz)] for record in stored])
+        # numpy finds medians of int16 by SIMD, many times faster than torch; one record at a time stays in the cache
+        centres = np.zeros(units.shape[:2], np.float32)
+        if self.center == "median":
+            centres[:] = [_medians(record) for record in units]
+        return StoredBatch(units, centres, first.units_per_mv, first.fs_hz)
+
+    def _resamples(self, fs_hz: float) -> bool:
+        return _design_filter(float(fs_hz), self.fs_hz, self.lowpass_hz)[2] is not None
+
     def _resample(self, x: NDArray[np.float32], fs_hz: float) -> NDArray[np.float32]:
-        """Polyphase change of rate with one linear-phase low-pass; edges are held, not zero-padded."""
+        """Change the rate by one polyphase linear-phase low-pass; edges are held, not zero-padded."""
         from scipy.signal import upfirdn
 
         up, down, taps = _design_filter(float(fs_hz), self.fs_hz, self.lowpass_hz)
@@ -103,6 +171,50 @@ class EcgProcessor:
         first = (offset + shift) // down
         length = -(-x.shape[1] * up // down)
         return np.ascontiguousarray(y[:, first : first + length], dtype=np.float32)
+
+
+def _medians(samples: NDArray[np.int16] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the medians along the last axis; `np.median` looks for both middle values and takes ten times as long."""
+    middle = samples.shape[-1] // 2
+    parted = np.partition(samples, middle, axis=-1)
+    upper = parted[..., middle].astype(np.float32)
+    if samples.shape[-1] % 2:
+        return upper
+    return np.asarray((parted[..., :middle].max(axis=-1) + upper) / 2, np.float32)
+
+
+def _filter_blocks(x: NDArray[np.float32], blocks: BlockFilter) -> NDArray[np.float32]:
+    """Do what `EcgProcessor._resample` does, as one matrix product."""
+    leads, samples = x.shape
+    count = -(-samples // blocks.hop)
+    padded = np.empty((leads, (count + 2) * blocks.hop), np.float32)
+    padded[:, : blocks.hop] = x[:, :1]
+    padded[:, blocks.hop : blocks.hop + samples] = x
+    padded[:, blocks.hop + samples :] = x[:, -1:]
+    parts = (padded.reshape(-1, blocks.hop) @ blocks.matrix).reshape(leads, count + 2, 3, blocks.made)
+    joined = parts[:, 2:, 0] + parts[:, 1:-1, 1] + parts[:, :-2, 2]
+    length = -(-samples * blocks.made // blocks.hop)
+    return joined.reshape(leads, -1)[:, :length]
+
+
+@lru_cache(maxsize=16)
+def _block_filter(fs_hz: float, target_hz: int, lowpass_hz: float | None) -> BlockFilter | None:
+    up, down, taps = _design_filter(fs_hz, target_hz, lowpass_hz)
+    if taps is None:
+        return None
+    half = (len(taps) - 1) // 2
+    periods = max(1, -(-half // (up * down)))  # so many that the filter ends within the next block
+    hop, made = down * periods, up * periods
+    if hop > _LARGEST_BLOCK or made > _LARGEST_BLOCK:
+        return None
+    # Output j is the sum over inputs i of taps[half + j * down - i * up]; here both count within their blocks.
+    place = half + np.arange(made) * down - np.arange(hop)[:, None] * up
+    matrix = np.zeros((hop, 3, made), np.float32)
+    for block in range(3):  # outputs of the block before, of the same, of the block after
+        tap = place + (block - 1) * made * down
+        reached = (tap >= 0) & (tap < len(taps))
+        matrix[:, block][reached] = taps[tap[reached]]
+    return BlockFilter(hop, made, matrix.reshape(hop, 3 * made))
 
 
 @lru_cache(maxsize=16)

@@ -4,8 +4,19 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
-from fgclep.findings.tagger import is_quality_remark, split_report
+from fgclep.findings.tagger import is_quality_remark, is_remark, split_report
+
+MIN_WORDS = 4
+"""Shorter reports are not trained on, as in MERL's preparation of MIMIC-IV-ECG (FG-CLEP's text says three words)."""
+
+REPORT_FAULTS = {
+    "empty": "no report",
+    "uninformative": "nothing but remarks on the recording or the paperwork",
+    "short": f"fewer than {MIN_WORDS} words",
+}
+"""Why a report is not trained on, in the order in which the reasons are tried."""
 
 _EKG = re.compile(r"\bEKG\b", re.IGNORECASE)
 _DECORATION = re.compile(r"\*+|=-|=|-{2,}")
@@ -61,3 +72,22 @@ def quality_remarks(text: str) -> tuple[str, ...]:
         For instance `("Artifact in lead(s) I,V1",)`; empty where the recording was not remarked on.
     """
     return tuple(_clean_line(statement) for statement in split_report(text) if is_quality_remark(statement))
+
+
+def report_fault(lines: Iterable[str]) -> str | None:
+    """Say why contrastive training should leave a report out: a key of `REPORT_FAULTS`, None where it should not.
+
+    Args:
+        lines: the report's original lines.
+    """
+    text = clean_report(lines)
+    if not text:
+        return "empty"
+    if all(_says_nothing(statement) for statement in split_report(text)):
+        return "uninformative"
+    return "short" if len(text.split()) < MIN_WORDS else None
+
+
+@lru_cache(maxsize=16_384)  # machine statements repeat
+def _says_nothing(statement: str) -> bool:
+    return is_remark(statement)

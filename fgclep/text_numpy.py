@@ -79,11 +79,11 @@ class NumpyTextEncoder:
             CorruptionError: if a file is missing or unreadable, or the weights are not those of the configuration.
         """
         path = Path(path)
-        config = _read_object(path / "config.json")
+        config = read_object(path / "config.json")
         if not _is_understood(config) or _cuts_left(path / "tokenizer_config.json"):
             return None
         config = {**config, "text": {**_DEFAULTS, **config["text"]}}
-        weights = _read_weights(path / WEIGHTS_NAME, _shapes(config))
+        weights = read_weights(path / WEIGHTS_NAME, _shapes(config))
         if weights is None:
             return None
         return cls(config, weights, _read_tokenizer(path / "tokenizer.json", config["max_tokens"]))
@@ -180,7 +180,7 @@ def _is_understood(config: Mapping[str, Any]) -> bool:
 
 def _cuts_left(file: Path) -> bool:
     """Tell whether a long text loses its beginning; a bundle may lack this file, and then it does not."""
-    return file.is_file() and _read_object(file).get("truncation_side") == "left"
+    return file.is_file() and read_object(file).get("truncation_side") == "left"
 
 
 def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -208,7 +208,7 @@ def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | {f"{name}.{part}": (hidden,) for name in norms for part in ("weight", "bias")}
 
 
-def _read_weights(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.floating]] | None:
+def read_weights(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.floating]] | None:
     """Read tensors by name from a memory-mapped file; None if one is of a type that numpy does not know.
 
     Matrices are widened to float32 once. Embedding tables stay as they are stored: a text uses few of their rows.
@@ -251,7 +251,12 @@ def _read_tokenizer(file: Path, max_tokens: int) -> "Tokenizer":
     return tokenizer
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CorruptionError: if the file is missing, unreadable or holds something else.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

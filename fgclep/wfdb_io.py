@@ -9,7 +9,8 @@ offset and count as plain.
 import re
 import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,9 @@ MISSING_SAMPLE = -32768
 SYNTHETIC_COMMENT = "Source: synthetic ECG made by fgclep"
 """The header comment that marks a made-up record, wherever its file is copied to."""
 
-_SUFFIXES = (".hea", ".dat", ".mat")
+SUFFIXES = (".hea", ".dat", ".mat")
+"""Of a record's files."""
+
 _MV_PER_UNIT = {"": 1.0, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "v": 1e3}
 _PACKED_BYTES = {"212": 3 / 2, "310": 4 / 3, "311": 4 / 3}
 _FORMAT_16 = re.compile(r"16(?:x1)?(?::0)?(?:\+(\d+))?")
@@ -37,18 +40,26 @@ class RawEcg:
     """A record as it is stored.
 
     Attributes:
-        waveform: float32, shape (signals, samples), mV, stored order, NaN where a sample is missing.
+        samples: shape (signals, samples), stored order. int16 in units, where the file holds nothing but whole units
+            of one size and none is missing; otherwise float32 in mV, NaN where a sample is missing.
+        units_per_mv: of `samples`; 1 where they are in mV.
         fs_hz: sampling rate.
         sig_names: signal names in stored order, as written.
         comments: comment lines of the header without their `#`.
         reader: which of the two readers read it.
     """
 
-    waveform: NDArray[np.float32]
+    samples: NDArray[np.int16] | NDArray[np.float32]
+    units_per_mv: float
     fs_hz: float
     sig_names: tuple[str, ...]
     comments: tuple[str, ...]
     reader: Literal["direct", "wfdb"]
+
+    @cached_property
+    def waveform(self) -> NDArray[np.float32]:
+        """The samples in mV, float32 of the same shape."""
+        return to_mv(self.samples, self.units_per_mv)
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,13 @@ class _PlainHeader:
     baselines: tuple[int, ...]
     units: tuple[str, ...]
     sig_names: tuple[str, ...]
+
+    @property
+    def units_per_mv(self) -> float | None:
+        """Units of one mV, if all signals are whole multiples of the same one."""
+        plain = len(set(self.gains)) == 1 and not any(self.baselines)
+        in_mv = all(_MV_PER_UNIT.get(unit.casefold()) == 1 for unit in set(self.units))
+        return self.gains[0] if plain and in_mv else None
 
 
 def read_wfdb(source: Path | str | tuple[bytes, bytes], record_id: str) -> RawEcg:
@@ -82,23 +100,36 @@ def read_wfdb(source: Path | str | tuple[bytes, bytes], record_id: str) -> RawEc
         header_bytes = source[0]
     else:
         source = record_stem(source)
-        header_bytes = _read_file(header_path(source), record_id)
+        header_bytes = _read_file(f"{source}.hea", record_id)
     text = _decode(header_bytes, record_id)
     lines = [line for line in text.splitlines() if line and not line.isspace()]
     comments = header_comments(text)
     header = _parse_plain([line for line in lines if not line.lstrip().startswith("#")])
     if header is None:
         return _read_by_wfdb(source, lines, comments, record_id)
-    samples = source[1] if isinstance(source, tuple) else _read_file(source.with_name(header.file_name), record_id)
-    waveform = _plain_waveform(header, samples, record_id)
+    data = source[1] if isinstance(source, tuple) else _read_file(f"{source.parent}/{header.file_name}", record_id)
+    digital = _plain_samples(header, data, record_id)
+    units_per_mv = header.units_per_mv
+    if units_per_mv is not None and digital.min() != MISSING_SAMPLE:
+        return RawEcg(digital, units_per_mv, header.fs_hz, header.sig_names, comments, "direct")
+    waveform = _physical(header, digital)
     _scale_to_mv(waveform, header.units, header.sig_names, record_id)
-    return RawEcg(waveform, header.fs_hz, header.sig_names, comments, "direct")
+    return RawEcg(waveform, 1.0, header.fs_hz, header.sig_names, comments, "direct")
+
+
+def to_mv(samples: NDArray[np.int16] | NDArray[np.float32], units_per_mv: float) -> NDArray[np.float32]:
+    """Return samples in mV, float32 of the same shape; samples that are float32 are in mV already."""
+    if samples.dtype != np.int16:
+        return np.asarray(samples, np.float32)
+    waveform = samples.astype(np.float32)
+    waveform /= np.float32(units_per_mv)
+    return waveform
 
 
 def record_stem(path: Path | str) -> Path:
     """Return a record's path without `.hea`, `.dat` or `.mat`; other dots belong to its name."""
     path = Path(path)
-    return path.with_suffix("") if path.suffix in _SUFFIXES else path
+    return path.with_suffix("") if path.suffix in SUFFIXES else path
 
 
 def header_path(stem: Path) -> Path:
@@ -123,10 +154,10 @@ def header_rate(path: Path | str) -> float | None:
         return None
 
 
-def _read_file(path: Path, record_id: str) -> bytes:
+def _read_file(path: str, record_id: str) -> bytes:
     try:
-        with path.open("rb", buffering=0) as file:
-            return file.read()
+        with FileIO(path) as file:  # a Path and a buffer take as long as the reading
+            return file.readall()
     except FileNotFoundError:
         raise RecordReject(record_id, "missing-file", f"{path} does not exist.") from None
     except OSError as error:
@@ -180,8 +211,8 @@ def _parse_gain(gain: str, adc_zero: str) -> tuple[float, int, str] | None:
         return None
 
 
-def _plain_waveform(header: _PlainHeader, data: bytes, record_id: str) -> NDArray[np.float32]:
-    """Turn the bytes of a sample file into physical units; shape (signals, samples)."""
+def _plain_samples(header: _PlainHeader, data: bytes, record_id: str) -> NDArray[np.int16]:
+    """Turn the bytes of a sample file into stored units; shape (signals, samples)."""
     n_sig = len(header.sig_names)
     frame = 2 * n_sig
     present = len(data) - header.byte_offset
@@ -201,7 +232,11 @@ def _plain_waveform(header: _PlainHeader, data: bytes, record_id: str) -> NDArra
             f"({header.n_samples} samples of {n_sig} signals): one of the two is wrong.",
         )
     digital = np.frombuffer(data, "<i2", expected // 2, header.byte_offset).reshape(-1, n_sig)
-    digital = np.ascontiguousarray(digital.T)  # transposing while the samples are small is fastest
+    return np.ascontiguousarray(digital.T)  # transposing while the samples are small is fastest
+
+
+def _physical(header: _PlainHeader, digital: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Turn stored units into the header's physical ones; NaN where a sample is missing."""
     missing = digital == MISSING_SAMPLE if digital.min() == MISSING_SAMPLE else None
     waveform = digital.astype(np.float32)
     if any(header.baselines):
@@ -266,7 +301,7 @@ def _rdrecord(stem: Path, comments: tuple[str, ...], record_id: str) -> RawEcg:
     waveform = np.ascontiguousarray(record.p_signal.T, dtype=np.float32)
     names = tuple(record.sig_name)
     _scale_to_mv(waveform, tuple(record.units or [""] * len(names)), names, record_id)
-    return RawEcg(waveform, float(record.fs), names, comments, "wfdb")
+    return RawEcg(waveform, 1.0, float(record.fs), names, comments, "wfdb")
 
 
 def _check_file_sizes(record: Any, folder: Path, record_id: str) -> None:

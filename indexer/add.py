@@ -14,7 +14,8 @@ from fgclep.errors import CompatibilityError, DataError
 from fgclep.record import RecordInfo
 from indexer.assemble import Content
 from indexer.base import Base, open_base
-from indexer.embed import Embedder, EmbedOptions, Listing, Tally
+from indexer.embed import Embedder, Listing, Tally
+from indexer.home import index_dir
 from indexer.ids import IdSet
 from indexer.manifest import Addition, Counts
 from indexer.open import KEYS, STORE, VECTORS
@@ -27,6 +28,7 @@ from indexer.plan import (
     check_space,
     check_unique,
     dataset_ref,
+    embed_options,
 )
 from indexer.sources import Sources, listed_ids
 from indexer.staging import Staging
@@ -125,8 +127,8 @@ def plan_add(
     *,
     home: Path,
     only_new: bool = False,
-    workers: int = 2,
-    batch_size: int = 64,
+    workers: int | None = None,
+    batch_size: int | None = None,
     resume: bool = True,
     max_reject_rate: float = MAX_REJECT_RATE,
     shard_size: int = SHARD_SIZE,
@@ -166,7 +168,16 @@ def plan_add(
                 f"Add the other {present - known_here:,}: "
                 f"fgclep index add --data {dataset.root} --name {name} --only-new",
             )
-        embed = EmbedOptions(shard_size, batch_size, base.manifest.dtype, None, workers)
+        embed = embed_options(
+            embedder,
+            index_dir(home, name),
+            shard_size=shard_size,
+            batch_size=batch_size,
+            dtype=base.manifest.dtype,
+            limit=None,
+            workers=workers,
+            resume=resume,
+        )
         plan = AddPlan(
             embedder, name, home, embed, max_reject_rate, resume, True, dataset, base, known, present - known_here
         )

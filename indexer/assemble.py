@@ -18,8 +18,10 @@ from fgclep import __version__
 from fgclep.errors import DataError
 from indexer.backends import Backend, self_test
 from indexer.backends.base import Vectors, brute_force
+from indexer.backends.int8_codes import write_codes
 from indexer.manifest import (
     MANIFEST,
+    STORED,
     Addition,
     Counts,
     DatasetRef,
@@ -28,7 +30,7 @@ from indexer.manifest import (
     describe_files,
     manifest_json,
 )
-from indexer.open import FAISS, KEYS, STORE, VECTORS, open_backend
+from indexer.open import CODES, FAISS, KEYS, SCALES, STORE, VECTORS, open_backend
 from indexer.staging import write_durably
 
 _TEST_QUERIES = 20
@@ -86,9 +88,11 @@ def assemble(
     shutil.rmtree(directory, ignore_errors=True)
     (directory / VECTORS).parent.mkdir(parents=True)
     counts = _write_store(directory / STORE, content.write_store)
-    _concatenate(directory / VECTORS, content.vectors, (counts.indexed, model.dim), dtype)
+    _concatenate(directory / VECTORS, content.vectors, (counts.indexed, model.dim), STORED[dtype])
     _concatenate(directory / KEYS, content.keys, (counts.indexed,), "int64")
     stored: Vectors = np.load(directory / VECTORS, mmap_mode="r", allow_pickle=False)
+    if dtype == "int8":
+        write_codes(stored, directory / CODES, directory / SCALES)
     _write_faiss(directory / FAISS, stored)
     manifest = IndexManifest(
         name=name,

@@ -14,8 +14,8 @@ from typing import Any
 from fgclep.datasets import Dataset, open_for_rate
 from fgclep.errors import DataError, InterruptedWork, TooManyRejectsError
 from indexer.assemble import Content, assemble
-from indexer.embed import Embedder, EmbedOptions, Listing, Tally, embed_records, load_embedder
-from indexer.home import VERSIONS
+from indexer.embed import Embedder, Listing, Tally, embed_records, load_embedder
+from indexer.home import VERSIONS, index_dir
 from indexer.manifest import Counts
 from indexer.plan import (
     EMPTY_BYTES,
@@ -26,6 +26,7 @@ from indexer.plan import (
     check_space,
     check_unique,
     dataset_ref,
+    embed_options,
 )
 from indexer.publish import become_default, build_lock, clear_write_errors, new_version_id, point_to, publish
 from indexer.sources import Sources
@@ -119,8 +120,8 @@ def build_index(
     *,
     home: Path,
     model: str | None = None,
-    workers: int = 2,
-    batch_size: int = 64,
+    workers: int | None = None,
+    batch_size: int | None = None,
     dtype: str = "float32",
     limit: int | None = None,
     resume: bool = True,
@@ -134,8 +135,8 @@ def build_index(
         name: of the index; an existing one gets a new version.
         home: the directory of settings and indexes.
         model: name or path of a bundle; None means the shipped one.
-        workers: processes that read records; 0 reads in this one.
-        batch_size: records per call of the model.
+        workers: processes that read records, and encode them too on a CPU; 0 works in this one; None suits the machine.
+        batch_size: records that are read and encoded together; None suits the device.
         dtype: `float32` or `float16`, of the stored vectors.
         limit: read only the first so many records.
         resume: go on with an unfinished build; False discards it.
@@ -179,8 +180,8 @@ def plan_build(
     name: str,
     *,
     home: Path,
-    workers: int = 2,
-    batch_size: int = 64,
+    workers: int | None = None,
+    batch_size: int | None = None,
     dtype: str = "float32",
     limit: int | None = None,
     resume: bool = True,
@@ -188,7 +189,16 @@ def plan_build(
     shard_size: int = SHARD_SIZE,
 ) -> BuildPlan:
     """Check what a build needs before it starts; arguments as in `build_index`. Writes nothing."""
-    embed = EmbedOptions(shard_size, batch_size, dtype, limit, workers)
+    embed = embed_options(
+        embedder,
+        index_dir(home, name),
+        shard_size=shard_size,
+        batch_size=batch_size,
+        dtype=dtype,
+        limit=limit,
+        workers=workers,
+        resume=resume,
+    )
     plan = BuildPlan(embedder, name, home, embed, max_reject_rate, resume, True, dataset)
     if plan.total == 0:
         raise DataError(
@@ -230,7 +240,7 @@ def run_build(plan: Plan, progress: Callable[[Tally], None] | None = None) -> Pa
 
 def _start(plan: Plan, staging: Staging) -> str:
     """Prepare the staging directory; return the version's name, which exists if a killed run had only to clean up."""
-    identity = plan.identity()
+    identity = {**plan.identity(), "arithmetic": plan.embedder.arithmetic}
     if (plan.directory / VERSIONS / str(staging.planned("version"))).is_dir():
         if plan.resume and not staging.differences(identity):
             return str(staging.planned("version"))

@@ -1,8 +1,14 @@
-"""From records to embedding shards in a staging directory; resumable, in constant memory."""
+"""From records to embedding shards in a staging directory; resumable, in constant memory.
+
+On a CPU every worker process reads, prepares and encodes with one thread, so that nothing but vectors travels and the
+result does not depend on how many workers there are. On another device workers read, a thread of this process feeds the
+device, and this thread writes. All of it overlaps.
+"""
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
@@ -11,14 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgclep.errors import DataError, FgclepError
+from fgclep.pool import map_in_order
 from fgclep.preprocessing import EcgProcessor
 from fgclep.record import RecordInfo
-from indexer.manifest import ModelRef
-from indexer.reading import Chunk, PreparedChunk, Reader, iter_prepared
+from indexer.manifest import STORED, ModelRef
+from indexer.reading import Chunk, PreparedChunk, Reader
 from indexer.sources import Sources
 from indexer.staging import ShardContent, ShardEntry, Staging
 
 _NORM_TOLERANCE = 1e-3
+_BATCHES_UNDER_WAY = 2  # handed to the thread that feeds a device
+
+Encode = Callable[[Any], NDArray[np.float32]]
+"""Waveforms to vectors; see `Embedder`."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +37,20 @@ class Embedder:
     """A model as an index needs it.
 
     Attributes:
-        encode: prepared float32 (B, 12, samples) -> float32 (B, dim), unit rows.
+        encode: prepared float32 (B, 12, samples) -> float32 (B, dim), unit rows; must pickle for worker processes.
         calibration: content of the bundle's calibration.json.
+        device: kind of device that `encode` runs on; on `cpu`, worker processes encode.
+        arithmetic: what besides the model decides a vector's last digits.
+        as_stored: `encode` takes a `StoredBatch` too.
     """
 
     model: ModelRef
     processor: EcgProcessor
-    encode: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    encode: Encode
     calibration: Mapping[str, Any]
+    device: str = "cpu"
+    arithmetic: str = "float32"
+    as_stored: bool = False
 
 
 @dataclass
@@ -64,19 +81,29 @@ class EmbedOptions:
     workers: int
 
 
-def load_embedder(model: str | None, device: str = "cpu") -> Embedder:
+def load_embedder(model: str | None, device: str = "cpu", *, exact: bool = False) -> Embedder:
     """Load a model bundle for embedding.
 
     Args:
         model: name or path; None means the shipped bundle.
         device: where to run it.
+        exact: compute in float32 even where bfloat16 is faster, so that other machines get the same vectors.
     """
-    from fgclep.pretrained import bundle_fingerprint, load_calibration, load_model, resolve_model
+    from fgclep.models.inference import FastEcgEncoder
+    from fgclep.pretrained import bundle_fingerprint, load_calibration, resolve_model
 
     path = resolve_model(model)
-    loaded = load_model(path, device)
-    reference = ModelRef(path.name, str(path), bundle_fingerprint(path), int(loaded.dim))
-    return Embedder(reference, EcgProcessor.from_pretrained(path), loaded.encode_ecg, asdict(load_calibration(path)))
+    encode = FastEcgEncoder(path, device, exact)
+    reference = ModelRef(path.name, str(path), bundle_fingerprint(path), encode.load())
+    return Embedder(
+        reference,
+        EcgProcessor.from_pretrained(path),
+        encode,
+        asdict(load_calibration(path)),
+        device=device.partition(":")[0],
+        arithmetic=encode.arithmetic,
+        as_stored=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -121,22 +148,22 @@ def embed_records(
     """
     tally = Tally(total=listing.total)
     chunks = _iter_chunks(listing, staging, options, tally)
-    prepared = iter_prepared(Reader(listing.sources, embedder.processor), chunks, options.workers)
-    parts: list[tuple[Chunk, PreparedChunk, NDArray[np.float32]]] = []
+    encoded = encode_chunks(Reader(listing.sources, embedder.processor, embedder.as_stored), embedder, chunks, options)
+    parts: list[tuple[Chunk, EncodedChunk]] = []
     try:
-        for chunk, content in prepared:
-            parts.append((chunk, _without_waveforms(content), encode_chunk(embedder, content)))
+        for chunk, content in encoded:
+            parts.append((chunk, content))
             tally.done += len(chunk.items)
             tally.indexed += len(content.records)
             tally.rejected_by_reason.update(row["reason"] for row in content.rejects)
             if chunk.last:
-                staging.commit(chunk.shard, _shard_content(parts, options.dtype))
+                staging.commit(chunk.shard, _shard_content(parts, STORED[options.dtype]))
                 parts = []
                 if stop_requested():
                     break
             progress(tally)
     finally:
-        prepared.close()
+        encoded.close()
     return tally
 
 
@@ -166,15 +193,66 @@ def _count_finished(entry: ShardEntry, shard: Sequence[tuple[int, RecordInfo]], 
     tally.rejected_by_reason.update(entry.rejected_by_reason)
 
 
-def encode_chunk(embedder: Embedder, content: PreparedChunk) -> NDArray[np.float32]:
-    """Encode a chunk's waveforms; float32 (n, dim).
+@dataclass(frozen=True)
+class EncodedChunk:
+    """A chunk after encoding: vectors float32 (n, dim), n record rows, and the rejects; the samples are let go."""
+
+    vectors: NDArray[np.float32]
+    records: list[dict[str, Any]]
+    rejects: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class ReadAndEncode:
+    """All of the work on a chunk; travels to every worker process once."""
+
+    reader: Reader
+    embedder: Embedder
+
+    def __call__(self, chunk: Chunk) -> EncodedChunk:
+        """Read and encode a chunk."""
+        return encode_chunk(self.embedder, self.reader(chunk))
+
+
+def encode_chunks(
+    reader: Reader, embedder: Embedder, chunks: Iterator[Chunk], options: EmbedOptions
+) -> Generator[tuple[Chunk, EncodedChunk], None, None]:
+    """Read and encode chunks and yield them in order; errors as of `encode_chunk` and `fgclep.pool.map_in_order`."""
+    if embedder.device == "cpu":
+        return map_in_order(ReadAndEncode(reader, embedder), chunks, options.workers)
+    return _encode_beside(embedder, map_in_order(reader, chunks, options.workers))
+
+
+def _encode_beside(
+    embedder: Embedder, prepared: Generator[tuple[Chunk, PreparedChunk], None, None]
+) -> Generator[tuple[Chunk, EncodedChunk], None, None]:
+    """Encode in one thread of this process, while this one waits for readers and writes shards."""
+    waiting: deque[tuple[Chunk, Future[EncodedChunk]]] = deque()
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            for chunk, content in prepared:
+                waiting.append((chunk, thread.submit(encode_chunk, embedder, content)))
+                del content  # the thread lets the samples go
+                if len(waiting) > _BATCHES_UNDER_WAY:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            for done, future in waiting:
+                yield done, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+            prepared.close()
+
+
+def encode_chunk(embedder: Embedder, content: PreparedChunk) -> EncodedChunk:
+    """Encode a chunk's waveforms.
 
     Raises:
         FgclepError: if the model gives no unit vectors.
     """
     dim = embedder.model.dim
     if not content.records:
-        return np.empty((0, dim), np.float32)
+        return EncodedChunk(np.empty((0, dim), np.float32), content.records, content.rejects)
     vectors = np.asarray(embedder.encode(content.waveforms), np.float32)
     norms = np.linalg.norm(vectors, axis=1)
     if vectors.shape != (len(content.records), dim) or not (np.abs(norms - 1) < _NORM_TOLERANCE).all():
@@ -183,23 +261,17 @@ def encode_chunk(embedder: Embedder, content: PreparedChunk) -> NDArray[np.float
             f"{norms.min():.3f} to {norms.max():.3f}; expected {(len(content.records), dim)} with norm 1.",
             f"The bundle {embedder.model.path} is damaged or not an fgclep model; choose another --model.",
         )
-    return vectors
+    return EncodedChunk(vectors, content.records, content.rejects)
 
 
-def _without_waveforms(content: PreparedChunk) -> PreparedChunk:
-    """Drop the samples once they are encoded, so that a shard in progress stays small."""
-    nothing = np.empty((0, 12, 0), np.float32)  # an empty slice would keep the whole array alive
-    return PreparedChunk(nothing, content.records, content.rejects)
-
-
-def _shard_content(parts: Sequence[tuple[Chunk, PreparedChunk, NDArray[np.float32]]], dtype: str) -> ShardContent:
-    records = [row for _, content, _ in parts for row in content.records]
+def _shard_content(parts: Sequence[tuple[Chunk, EncodedChunk]], dtype: str) -> ShardContent:
+    records = [row for _, content in parts for row in content.records]
     return ShardContent(
-        listing=_listing_digest(info.record_id for chunk, _, _ in parts for _, info in chunk.items),
-        vectors=np.concatenate([vectors for _, _, vectors in parts]).astype(dtype),
+        listing=_listing_digest(info.record_id for chunk, _ in parts for _, info in chunk.items),
+        vectors=np.concatenate([content.vectors for _, content in parts]).astype(dtype),
         keys=np.array([row["key"] for row in records], np.int64),
         records=records,
-        rejects=[row for _, content, _ in parts for row in content.rejects],
+        rejects=[row for _, content in parts for row in content.rejects],
     )
 
 

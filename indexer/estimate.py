@@ -4,19 +4,23 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from fgclep.pool import map_in_order
+from fgclep.preprocessing import StoredBatch
 from fgclep.record import RecordInfo
-from indexer.embed import encode_chunk
+from indexer.embed import ReadAndEncode, encode_chunk
 from indexer.plan import ROW_BYTES, Plan, free_bytes
-from indexer.reading import CHUNKS_PER_WORKER, Chunk, PreparedChunk, Reader, iter_prepared
+from indexer.reading import Chunk, PreparedChunk, Reader
 from indexer.store import write_store
 
 _SAMPLE = 256
 _STORE_ROWS = 2000
+_CHUNKS_PER_WORKER = 2  # that wait between a reading process and the device
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Estimate:
         sampled: records that were read and encoded to find out.
         rejected: how many of them were rejects.
         read_ms, encode_ms, store_ms: of one record in one process, measured.
-        seconds: of the whole run, with its number of reading processes.
+        seconds: of the whole run, with its number of worker processes.
         memory_bytes: of all its processes at the peak.
         disk_bytes: needed at most; `free_bytes` are there.
     """
@@ -48,29 +52,30 @@ class Estimate:
 def estimate(plan: Plan, cores: int) -> Estimate:
     """Read and encode a sample, spread over the whole listing, and scale up. Writes nothing into the index.
 
-    Reading and encoding overlap, so the slower of the two decides, and the cores that both share bound them together.
+    On a CPU each worker process reads and encodes, so they share the work as far as there are cores. On another device
+    the slower of reading and encoding decides.
 
     Args:
         plan: of a build, an addition or a rebuild.
         cores: that the run may use.
     """
     chunks = [Chunk(0, part, last=False) for part in _sample(plan)]
-    reader = Reader(plan.listing.sources, plan.embedder.processor)
-    started, cpu_started = time.perf_counter(), time.process_time()
-    prepared = [reader.prepare(chunk.items) for chunk in chunks]
-    reading, reading_cpu = time.perf_counter() - started, time.process_time() - cpu_started
+    reader = Reader(plan.listing.sources, plan.embedder.processor, plan.embedder.as_stored)
+    started = time.perf_counter()
+    prepared = [reader(chunk) for chunk in chunks]
+    reading = time.perf_counter() - started
     encode_chunk(plan.embedder, prepared[0])  # the first call of a model takes longer than all others
-    started, cpu_started = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     for content in prepared:
         encode_chunk(plan.embedder, content)
-    encoding, encoding_cpu = time.perf_counter() - started, time.process_time() - cpu_started
+    encoding = time.perf_counter() - started
     sampled = sum(len(chunk.items) for chunk in chunks)
     storing = _store_seconds(prepared)
     workers = plan.embed.workers
-    if workers:
-        each = max(reading / workers, encoding, (reading_cpu + encoding_cpu) / cores) / sampled
+    if plan.embedder.device == "cpu":
+        each = (reading + encoding) / min(max(1, workers), cores) / sampled
     else:
-        each = (reading + encoding) / sampled
+        each = (max(reading / workers, encoding) if workers else reading + encoding) / sampled
     folder_free = free_bytes(plan.directory)[1]
     return Estimate(
         records=plan.total,
@@ -109,16 +114,23 @@ def _store_seconds(prepared: list[PreparedChunk]) -> float:
 
 
 def _memory(plan: Plan, reader: Reader, chunk: Chunk, prepared: PreparedChunk) -> int:
-    """Add up this process with its model, a shard in the making, waveforms under way, and the reading processes."""
+    """Add up this process with its model, a shard in the making, waveforms under way, and the worker processes."""
     options = plan.embed
     shard = options.shard_size * (plan.embedder.model.dim * 8 + ROW_BYTES)
     own = _peak_rss(resource.RUSAGE_SELF) + shard
     if not options.workers:
         return own
-    for _ in iter_prepared(reader, [chunk], 1):
+    on_cpu = plan.embedder.device == "cpu"
+    work: Callable[[Chunk], object] = ReadAndEncode(reader, plan.embedder) if on_cpu else reader
+    for _ in map_in_order(work, [chunk], 1):
         pass
-    under_way = (CHUNKS_PER_WORKER * options.workers + 1) * prepared.waveforms.nbytes
+    under_way = 0 if on_cpu else (_CHUNKS_PER_WORKER * options.workers + 1) * _waveform_bytes(prepared)
     return own + under_way + options.workers * _peak_rss(resource.RUSAGE_CHILDREN)
+
+
+def _waveform_bytes(prepared: PreparedChunk) -> int:
+    waveforms = prepared.waveforms
+    return waveforms.units.nbytes if isinstance(waveforms, StoredBatch) else waveforms.nbytes
 
 
 def _peak_rss(who: int) -> int:

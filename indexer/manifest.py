@@ -16,6 +16,8 @@ from fgclep.errors import CompatibilityError, CorruptionError
 SCHEMA = 2  # 1 had no additions
 _READABLE = (1, SCHEMA)
 MANIFEST = "manifest.json"
+STORED = {"float32": "float32", "float16": "float16", "int8": "float16"}
+"""How the exact vectors are stored, by the choice of a build; `int8` has bytes beside them, which are read first."""
 _REBUILD = "Build the index again with `fgclep index build`, or restore the file from a copy."
 
 
@@ -88,7 +90,7 @@ class IndexManifest:
         created: ISO 8601, UTC.
         dataset: the data of the first build.
         counts: of all data together.
-        dtype: `float32` or `float16`, of the stored vectors.
+        dtype: `float32` or `float16`, of the stored vectors, or `int8` for halves with bytes beside them (`STORED`).
         options: of the command that made this version; `base` is the version it started from.
         calibration: copy of the model bundle's calibration.json.
         self_test: measured recall and latency of the finished index.

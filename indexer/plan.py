@@ -14,12 +14,14 @@ from indexer.embed import Embedder, EmbedOptions, Listing, Tally
 from indexer.home import index_dir
 from indexer.ids import repeated_ids
 from indexer.manifest import DatasetRef
+from indexer.resources import choose_batch_size, choose_workers
 from indexer.sources import listed_ids
 from indexer.staging import Staging
 
 MAX_REJECT_RATE = 0.2
 SHARD_SIZE = 2048
 ROW_BYTES = 3000  # of one record in the staged rows, the store and its full-text index together; measured generously
+VECTOR_BYTES = {"float32": 4, "float16": 2, "int8": 3}  # of one number; int8 stands beside float16
 EMPTY_BYTES = 500_000
 
 
@@ -71,12 +73,16 @@ class Plan(ABC):
     @property
     def vector_bytes(self) -> int:
         """Size of one stored vector."""
-        return self.embedder.model.dim * (2 if self.embed.dtype == "float16" else 4)
+        return self.embedder.model.dim * VECTOR_BYTES[self.embed.dtype]
 
     @property
     def options(self) -> Mapping[str, Any]:
         """What the manifest tells of how the version was made."""
-        return {**asdict(self.embed), "max_reject_rate": self.max_reject_rate}
+        return {
+            **asdict(self.embed),
+            "arithmetic": self.embedder.arithmetic,
+            "max_reject_rate": self.max_reject_rate,
+        }
 
     @property
     @abstractmethod
@@ -111,6 +117,37 @@ class Plan(ABC):
         Raises:
             DataError: if the data gave other records than it listed.
         """
+
+
+def embed_options(
+    embedder: Embedder,
+    directory: Path,
+    *,
+    shard_size: int,
+    batch_size: int | None,
+    dtype: str,
+    limit: int | None,
+    workers: int | None,
+    resume: bool,
+) -> EmbedOptions:
+    """Settle how records are grouped and who reads them: what was not given suits the machine.
+
+    The batch size decides rounding, so a run that goes on keeps the one that it began with.
+
+    Args:
+        embedder: the model; its device decides.
+        directory: of the index.
+        shard_size, batch_size, dtype, limit, workers: as in `indexer.build.build_index`.
+        resume: whether an unfinished run is gone on with.
+    """
+    begun = Staging(directory / "staging").planned("batch_size") if resume and batch_size is None else None
+    return EmbedOptions(
+        shard_size,
+        batch_size or begun or choose_batch_size(embedder.device),
+        dtype,
+        limit,
+        choose_workers(embedder.device) if workers is None else workers,
+    )
 
 
 def check_space(plan: Plan) -> None:

@@ -10,10 +10,11 @@ from fgclep.errors import CompatibilityError, DataError
 from fgclep.record import RecordInfo
 from indexer.assemble import Content
 from indexer.base import Base, open_base
-from indexer.embed import Embedder, EmbedOptions, Listing, Tally
+from indexer.embed import Embedder, Listing, Tally
+from indexer.home import index_dir
 from indexer.manifest import Counts
 from indexer.open import STORE
-from indexer.plan import EMPTY_BYTES, MAX_REJECT_RATE, SHARD_SIZE, Plan, check_space
+from indexer.plan import EMPTY_BYTES, MAX_REJECT_RATE, SHARD_SIZE, Plan, check_space, embed_options
 from indexer.sources import Sources, open_sources
 from indexer.staging import Staging
 from indexer.store_update import recount, reduce_store
@@ -100,8 +101,8 @@ def plan_rebuild(
     *,
     home: Path,
     activate: bool = False,
-    workers: int = 2,
-    batch_size: int = 64,
+    workers: int | None = None,
+    batch_size: int | None = None,
     resume: bool = True,
     max_reject_rate: float = MAX_REJECT_RATE,
     shard_size: int = SHARD_SIZE,
@@ -132,7 +133,16 @@ def plan_rebuild(
                     f"{embedder.model.name} wants those at {suited.fs_hz} Hz, so the store cannot be reused.",
                     f"fgclep index build --data {dataset.root} --model {embedder.model.path} --name {name}",
                 )
-        embed = EmbedOptions(shard_size, batch_size, base.manifest.dtype, None, workers)
+        embed = embed_options(
+            embedder,
+            index_dir(home, name),
+            shard_size=shard_size,
+            batch_size=batch_size,
+            dtype=base.manifest.dtype,
+            limit=None,
+            workers=workers,
+            resume=resume,
+        )
         plan = RebuildPlan(embedder, name, home, embed, max_reject_rate, resume, activate, base, sources)
         check_space(plan)
         return plan

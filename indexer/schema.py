@@ -1,6 +1,6 @@
 """The tables of `store.sqlite`, as SQLAlchemy models; column names carry units and are the names users filter by."""
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -12,6 +12,15 @@ class RecordRow(Base):
     """One indexed ECG; `key` is the id beside its vector."""
 
     __tablename__ = "records"
+    # What filters ask for stands together in one narrow index, so that they need not read whole rows with reports: a
+    # tenth of the bytes.
+    __table_args__ = (
+        Index(
+            "ix_records_filters", "sex", "age_years", "heart_rate_bpm", "rr_interval_ms", "pr_interval_ms",
+            "qrs_duration_ms", "qt_interval_ms", "qtc_ms", "p_axis_deg", "qrs_axis_deg", "t_axis_deg", "fold", "fs_hz",
+            "duration_s", "ecg_time", "dataset",
+        ),
+    )  # fmt: skip
 
     key: Mapped[int] = mapped_column(primary_key=True)
     record_id: Mapped[str] = mapped_column(unique=True)

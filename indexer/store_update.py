@@ -10,7 +10,8 @@ from sqlalchemy import Connection, bindparam, delete, insert, text
 
 from indexer.manifest import Counts
 from indexer.schema import RecordRow, RejectRow, TagRow
-from indexer.store import MissingRow, count_subjects, insert_missing, insert_records, open_store, writing
+from indexer.store import count_subjects, insert_missing, insert_records, writing
+from indexer.store_read import open_store
 
 
 def extend_store(
@@ -77,7 +78,7 @@ def reduce_store(path: Path, base: Path, rejects: Iterable[Mapping[str, Any]]) -
 def recount(path: Path, beyond_limit: int) -> Counts:
     """Count where every listed record went, from the store itself."""
     with open_store(path) as store:
-        indexed, missing, reasons = store.count(RecordRow), store.count(MissingRow), store.rejected_by_reason()
+        indexed, missing, reasons = store.count("records"), store.count("missing"), store.rejected_by_reason()
     read = indexed + sum(reasons.values())
     listed = read + missing + beyond_limit
     return Counts(listed, missing, beyond_limit, read, indexed, read - indexed, reasons)

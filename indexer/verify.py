@@ -8,22 +8,24 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
 
 from fgclep.errors import CompatibilityError, CorruptionError, DataError, NotSetUpError
 from indexer.assemble import measure
-from indexer.ids import IdSet
+from indexer.backends.int8_codes import rounded
+from indexer.ids import IdSet, repeated_ids
 from indexer.lease import take_lease
 from indexer.manifest import MANIFEST, IndexManifest, read_manifest
-from indexer.open import BACKENDS, BackendName, OpenIndex, check_files, open_backend, open_index
+from indexer.open import CPU_BACKENDS, BackendName, OpenIndex, check_files, gpu_backends, open_backend, open_index
 from indexer.sources import listed_ids, open_sources
-from indexer.store import MissingRow, RecordRow, RejectRow
 
 _SAMPLE = 1000
+_QUERIES, _FULL_QUERIES = 50, 500  # records that are to find themselves
 _NORM_TOLERANCE = 2e-3  # float16 storage rounds each component
 _BLOCK_ROWS = 65_536
 
@@ -42,7 +44,7 @@ def verify_index(path: Path, *, full: bool = False, sample: int = _SAMPLE) -> li
 
     Args:
         path: the version directory.
-        full: look at every vector, and compare with the data; otherwise a sample of the vectors.
+        full: look at every vector, search for more of them, and compare with the data; otherwise a sample.
         sample: vectors tested when not `full`.
 
     Returns:
@@ -69,8 +71,11 @@ def verify_index(path: Path, *, full: bool = False, sample: int = _SAMPLE) -> li
         if not full and sample < len(rows):
             rows = np.sort(np.random.default_rng(0).choice(rows, sample, replace=False))
         checks.append(_checked("norms", lambda: _norms(index, rows)))
-        for backend in BACKENDS:
-            checks.append(_checked(f"search by {backend}", partial(_search, index, backend)))
+        checks.append(_checked("codes", lambda: _codes(index, rows)))
+        checks.append(_checked("duplicates", lambda: _duplicates(index, rows)))
+        for backend in (*CPU_BACKENDS, *gpu_backends()):
+            test = partial(_search, index, backend, _FULL_QUERIES if full else _QUERIES)
+            checks.append(_checked(f"search by {backend}", test))
         checks.append(_checked("store", lambda: _store(index)))
         if full:
             checks.append(_checked("data", lambda: _data(index)))
@@ -96,9 +101,9 @@ def _checksums(path: Path, manifest: IndexManifest) -> str:
 def _counts(index: OpenIndex) -> str:
     counts = index.manifest.counts
     found = {
-        "records": (index.store.count(RecordRow), counts.indexed),
-        "rejects": (index.store.count(RejectRow), counts.rejected),
-        "missing": (index.store.count(MissingRow), counts.missing),
+        "records": (index.store.count("records"), counts.indexed),
+        "rejects": (index.store.count("rejects"), counts.rejected),
+        "missing": (index.store.count("missing"), counts.missing),
     }
     for table, (rows, expected) in found.items():
         if rows != expected:
@@ -129,16 +134,39 @@ def _norms(index: OpenIndex, rows: NDArray[np.int64]) -> str:
     return f"{len(rows):,} vectors, length 1 within {worst:.1g}"
 
 
-def _search(index: OpenIndex, backend_name: BackendName) -> str:
+def _codes(index: OpenIndex, rows: NDArray[np.int64]) -> str:
+    """Check that the bytes beside the vectors are those vectors rounded: search relies on the bound of the error."""
+    if (codes := index.codes) is None:
+        return "none, the vectors themselves are searched"
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS]
+        expected = rounded(index.vectors[block], codes.scales)
+        if (wrong := (codes.values[block] != expected).any(axis=1)).any():
+            raise CorruptionError(f"the bytes of row {block[wrong][0]:,} are not its vector rounded")
+    return f"{len(rows):,} vectors, rounded as they should be"
+
+
+def _duplicates(index: OpenIndex, rows: NDArray[np.int64]) -> str:
+    """Check that no record is counted twice, and count the vectors that equal another's: copies of one ECG."""
+    ids = index.store.record_ids
+    if repeated := repeated_ids(lambda: chain(ids(), ids("rejects"), ids("missing"))):
+        raise CorruptionError(f"{repeated[0]} is listed twice among the indexed, rejected and missing records")
+    distinct = {blake2b(np.asarray(index.vectors[row]).tobytes(), digest_size=16).digest() for row in rows}
+    return f"no record twice; {len(rows) - len(distinct):,} of {len(rows):,} vectors equal another's"
+
+
+def _search(index: OpenIndex, backend_name: BackendName, count: int) -> str:
     """Check recall against brute force, and that a record's own vector finds the record, or its equal."""
     try:
         backend = open_backend(index.path, index.vectors, backend_name)
     except NotSetUpError as error:
         return f"skipped: {error.message}"
+    except RuntimeError as error:  # of a GPU that has no room
+        return f"skipped: {error}"
     result = measure(backend, index.vectors)
     if (recall := result["recall_at_10"]) < 1:
         raise CorruptionError(f"recall at 10 is {recall:.3f} against brute force")
-    rows = np.random.default_rng(1).choice(len(index.keys), min(50, len(index.keys)), replace=False)
+    rows = np.random.default_rng(1).choice(len(index.keys), min(count, len(index.keys)), replace=False)
     queries = np.asarray(index.vectors[rows], np.float32)
     top = backend.search(queries, 1)[1][:, 0]
     if not np.allclose(np.asarray(index.vectors[top], np.float32), queries, atol=2e-3):
@@ -165,7 +193,6 @@ def _data(index: OpenIndex) -> str:
     gone = [record_id for record_id in index.store.record_ids() if record_id not in listed]
     if gone:
         raise CorruptionError(f"{len(gone):,} indexed records are no longer in the data, such as {gone[0]}")
-    with index.store.connect() as connection:
-        others = [*connection.scalars(select(RejectRow.record_id)), *connection.scalars(select(MissingRow.record_id))]
+    others = chain(index.store.record_ids("rejects"), index.store.record_ids("missing"))
     new = len(listed) - len(index.keys) - sum(record_id in listed for record_id in others)
     return f"{len(listed):,} listed, every indexed record among them, {new:,} not read yet"

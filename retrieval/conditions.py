@@ -7,15 +7,17 @@ import difflib
 import re
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import and_, bindparam, column, func, literal, not_, select, table
+from sqlalchemy.dialects import sqlite
 
 from fgclep.errors import UsageError
-from indexer.schema import TagRow
-from indexer.store import Store
+from indexer.store_read import Store
 from retrieval.filters import Filters
 from retrieval.where import ALIASES, RECORDS, Condition, parse_where
 
-TAGS = TagRow.__table__
+TAGS = table("tags", column("tag"), column("key"))
 REPORTS_FTS = table("reports_fts", column("rowid"), column("reports_fts"))
 
 _RANGES = ("age", "rate", "pr", "qrs", "qtc", "axis")
@@ -37,6 +39,16 @@ def condition_of(filters: Filters) -> Condition:
     parts.extend(not_(_report_condition(text, "report-lacks")) for text in filters.report_lacks)
     parts.extend(_tag_condition(tag) for tag in filters.tags)
     return and_(*parts)
+
+
+def matching_keys(store: Store, condition: Condition) -> NDArray[np.int64]:
+    """Return the keys of the records of a store that meet a condition, in no order, int64 (n,).
+
+    Raises:
+        CorruptionError: if SQLite meets damage.
+    """
+    compiled = condition.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True})
+    return store.keys_where(str(compiled), [compiled.params[name] for name in compiled.positiontup or ()])
 
 
 def _sex_condition(sex: str) -> Condition:

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.backends.base import Mask, Rows, Similarities, Vectors, check_arguments, exact_top, rounding_margin
+from indexer.backends.int8_codes import Codes
+from indexer.backends.scan import Scan, lower_edge
 
-_HALF_BLOCK = 1024  # rows widened at once, so that they stay in the processor's cache: 1 MB at 256 dimensions
-_HALF_BITS = np.int32(-0x70000001)  # all bits but 28 to 30, into which widening copies the sign
-_HALF_SCALE = np.float32(2.0**112)  # a half's exponent counts from -15, a single's from -127
+_FEW = 64  # similarities of which each is compared with the whole corpus in less time than sorting it takes
 
 
 class Ranking:
@@ -17,17 +17,23 @@ class Ranking:
         vectors: float32 or float16, shape (N, D), unit rows.
         query: float32, shape (D,), finite.
         allowed: bool, shape (N,): rows that may be hits; percentiles refer to all rows.
+        codes: the same rows rounded to bytes; if given the pass is over them. Hits and similarities stay exact;
+            percentiles are then counted with the rounded rows.
 
     Raises:
         UsageError: if shapes do not fit or the query is not finite.
     """
 
-    def __init__(self, vectors: Vectors, query: NDArray[np.float32], allowed: Mask) -> None:
+    def __init__(self, vectors: Vectors, query: NDArray[np.float32], allowed: Mask, codes: Codes | None = None) -> None:
         check_arguments(query[None], 1, allowed, vectors.shape)
         self._vectors = vectors
         self._query = query
-        self._margin = rounding_margin(query)
-        self._corpus = similarities_to(vectors, query)
+        scan = Scan(vectors if codes is None else codes)
+        prepared = scan.prepare(query[None])
+        self._error = float(prepared.errors[0])
+        # Equal rows count as equal; the bound of codes is far wider than what they usually are off by.
+        self._slack = self._error if codes is None else rounding_margin(query)
+        self._corpus = scan.all_products(prepared)
         self._allowed = None if allowed.all() else np.flatnonzero(allowed)
         self._products = self._corpus if self._allowed is None else self._corpus[self._allowed]
 
@@ -36,38 +42,19 @@ class Ranking:
         width = min(k, len(self._products))
         if width == 0:
             return np.empty(0, np.float32), np.empty(0, np.int64)
-        edge = np.partition(self._products, len(self._products) - width)[len(self._products) - width]
-        candidates = np.flatnonzero(self._products >= edge - self._margin)
+        near = np.flatnonzero(self._products >= lower_edge(self._products[None], width)[0] - 2 * self._error)
+        products = self._products[near]
+        edge = np.partition(products, len(products) - width)[len(products) - width]
+        candidates = near[products >= edge - 2 * self._error]
         if self._allowed is not None:
             candidates = self._allowed[candidates]
         return exact_top(self._vectors, self._query, candidates, width)
 
     def percentiles(self, similarities: Similarities) -> NDArray[np.float64]:
         """Return the share of the whole corpus, 0 to 100, that is less similar than each of these."""
-        below = np.searchsorted(np.sort(self._corpus), similarities - self._margin, side="left")
-        return 100.0 * below / len(self._corpus)
-
-
-def similarities_to(vectors: Vectors, query: NDArray[np.float32]) -> Similarities:
-    """Multiply every row with a query; float32, shape (N,), within `rounding_margin` of the exact products.
-
-    Halves are widened by shifting their bits to where a single has them, and the exponent's offset is put into the
-    query: numpy's own conversion takes several times longer than the product. Infinity and NaN, which no index
-    holds, would come out as numbers.
-
-    Args:
-        vectors: float32 or float16, shape (N, D).
-        query: float32, shape (D,).
-    """
-    if vectors.dtype != np.float16:
-        return np.asarray(np.matmul(vectors, query), np.float32)
-    products = np.empty(len(vectors), np.float32)
-    scaled = query * _HALF_SCALE
-    wide = np.empty((_HALF_BLOCK, vectors.shape[1]), np.int32)
-    for start in range(0, len(vectors), _HALF_BLOCK):
-        halves = np.asarray(vectors[start : start + _HALF_BLOCK]).view(np.int16)
-        block = wide[: len(halves)]
-        np.left_shift(halves, 13, out=block, dtype=np.int32)
-        np.bitwise_and(block, _HALF_BITS, out=block)
-        np.matmul(block.view(np.float32), scaled, out=products[start : start + len(halves)])
-    return products
+        limits = similarities - np.float32(self._slack)
+        if len(limits) <= _FEW:
+            below = np.array([np.count_nonzero(self._corpus < limit) for limit in limits], np.float64)
+        else:
+            below = np.searchsorted(np.sort(self._corpus), limits, side="left").astype(np.float64)
+        return 100.0 * below / max(1, len(self._corpus))

@@ -36,23 +36,17 @@ def resolve_ref(index: OpenIndex, ref: str) -> int | Path:
     key = index.store.key_of(ref)
     if key is not None:
         return key
-    from sqlalchemy import select
-
-    from indexer.store import RecordRow
-
-    with index.store.connect() as connection:
-        same = select(RecordRow.key, RecordRow.record_id).where(RecordRow.study_id == ref).limit(4)
-        studies = connection.execute(same).all()
-        example = connection.scalar(select(RecordRow.record_id).limit(1))
+    studies = index.store.of_study(ref)
     if len(studies) == 1:
-        return int(studies[0].key)
+        return studies[0][0]
     if studies:
         raise UsageError(
-            f"{ref!r} is the study id of several records: {', '.join(row.record_id for row in studies)}.",
-            f"fgclep show {studies[0].record_id}",
+            f"{ref!r} is the study id of several records: {', '.join(name for _, name in studies)}.",
+            f"fgclep show {studies[0][1]}",
         )
     if (file := file_of(ref)) is not None:
         return file
+    example = next(index.store.record_ids())
     raise UsageError(
         f"{ref!r} is neither a record or study id of index {index.manifest.name} (its records are called like "
         f"{example}) nor the path of a WFDB file (no {record_stem(Path(ref).expanduser())}.hea).",

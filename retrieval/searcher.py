@@ -8,7 +8,7 @@ other hits are shown.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from retrieval.query import Query
 from retrieval.ranking import Ranking
 from retrieval.refs import resolve_ref
 from retrieval.waveforms import read_file
+
+if TYPE_CHECKING:
+    from retrieval.evidence import LeadEvidence
 
 WEAK_SCORE = 0.2
 """A best hit scored below this is told to be weak: the finding is at least four times likelier absent than present."""
@@ -43,6 +46,7 @@ class Hit:
             (5 %); None where the query is not text alone.
         percentile: share of the whole corpus that is less similar, 0 to 100.
         row: the record's columns of the store and its `tags`.
+        evidence: the leads that show the query's text, the strongest first; empty unless explained.
     """
 
     rank: int
@@ -50,6 +54,7 @@ class Hit:
     score: float | None
     percentile: float
     row: Row
+    evidence: "tuple[LeadEvidence, ...]" = ()
 
     @staticmethod
     def columns() -> list[str]:
@@ -70,7 +75,7 @@ class Hit:
             self.row["flags"].splitlines(),
             list(self.row["tags"]),
             self.row["report"],
-            [],  # evidence: filled by explanations
+            [lead.to_dict() for lead in self.evidence],
         )
         return dict(zip(self.columns(), values, strict=True))
 
@@ -160,13 +165,9 @@ class Searcher:
         keys = self._index.keys
         if condition is None:
             return np.ones(len(keys), np.bool_)
-        from sqlalchemy import select
+        from retrieval.conditions import matching_keys
 
-        from retrieval.where import RECORDS
-
-        with self._index.store.connect() as connection:
-            passing = np.fromiter(connection.scalars(select(RECORDS.c.key).where(condition)), np.int64)
-        return np.isin(keys, passing)
+        return np.isin(keys, matching_keys(self._index.store, condition))
 
     def _encode(self, query: Query) -> tuple[Vector, str, list[int]]:
         """Return the query's unit vector (D,), how it was made, and the rows of its own examples."""
@@ -196,7 +197,7 @@ class Searcher:
 
     def _hits(self, query: Query, vector: Vector, allowed: NDArray[np.bool_], considered: int) -> tuple[Hit, ...]:
         """Rank the allowed rows and describe those that stay."""
-        ranking = Ranking(self._index.vectors, vector, allowed)
+        ranking = Ranking(self._index.vectors, vector, allowed, self._index.codes)
         rows, similarities, known = self._best(query, ranking, considered)
         percentiles = ranking.percentiles(similarities)
         scores = self._encoder.score(similarities) if not query.like else None

@@ -10,7 +10,8 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Write rows as CSV with a header line, one line per row.
 
     Args:
-        rows: values by column; lists are joined by `;`, line breaks in texts become ` | `, None becomes empty.
+        rows: values by column; lists are joined by `;`, the values of one element by spaces; line breaks in texts
+            become ` | `, None becomes empty.
         columns: names and order of the columns; also written where there are no rows.
     """
     stream = io.StringIO()
@@ -22,5 +23,7 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        value = ";".join(str(part) for part in value)
+        value = ";".join(
+            " ".join(map(str, part.values())) if isinstance(part, Mapping) else str(part) for part in value
+        )
     return " | ".join(value.splitlines()) if isinstance(value, str) else value

@@ -60,7 +60,7 @@ def build_demo(out: Path, model: str | None, count: int, seed: int) -> None:
     """Build the demo index with a model and put it in place of `out`."""
     with tempfile.TemporaryDirectory() as home:
         records = SyntheticRecords(seed, count)
-        version = run_build(plan_build(records, load_embedder(model), NAME, home=Path(home), workers=0))
+        version = run_build(plan_build(records, load_embedder(model, exact=True), NAME, home=Path(home), workers=0))
         _forget_this_machine(version, str(records.root))
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(version, out)

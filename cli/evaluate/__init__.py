@@ -9,6 +9,7 @@ COMMANDS: dict[str, str] = {
     "linear-probe": "cli.evaluate.linear_probe:linear_probe",
     "retrieval": "cli.evaluate.retrieval:retrieval",
     "calibrate": "cli.evaluate.calibrate:calibrate",
+    "pointing": "cli.evaluate.pointing:pointing",
     "figures": "cli.evaluate.figures:figures",
     "all": "cli.evaluate.run_all:run_all",
     "compare": "cli.evaluate.compare:compare",

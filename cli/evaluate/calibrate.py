@@ -6,6 +6,7 @@ import typer
 
 from cli.evaluate import options
 from cli.evaluate.retrieval import OptionalSplit, SearchSetName
+from cli.evaluate.tables import rejected, table
 from cli.output import console, print_json, say
 
 if TYPE_CHECKING:
@@ -47,10 +48,7 @@ def calibrate(
 
     The curve is no part of the bundle's fingerprint: indexes stay valid.
     """
-    from functools import partial
-
     from fgclep.evaluation.calibrate_bundle import calibrate_bundle, write_calibration
-    from fgclep.evaluation.embeddings import embed
     from fgclep.evaluation.results import plain, provenance, write_json
     from fgclep.pretrained import resolve_model
 
@@ -59,9 +57,8 @@ def calibrate(
     bundle = resolve_model(spec)
     asked = {"dataset": dataset, "data": folder, "split": split, "model": spec, "splits": splits, "seed": seed}
     facts = provenance(options.command_words("calibrate", **asked, write=write), seed=seed)
-    with options.encoding_progress(spec) as progress:
-        encode = partial(embed, kind="joint", cache=options.cache_folder(), workers=workers, progress=progress)
-        result = calibrate_bundle(bundle, dataset, folder, split, splits=splits, embed=encode, seed=seed)
+    with options.embedding(spec, "joint", workers) as embed:
+        result = calibrate_bundle(bundle, dataset, folder, split, splits=splits, embed=embed, seed=seed)
     if out is not None:
         file = out / f"calibrate-{result.dataset}-{result.split}-{result.encoder}-{result.fingerprint[:8]}.json"
         write_json(file, {**facts, "results": [result]})
@@ -77,12 +74,11 @@ def calibrate(
 
 
 def _print(result: "CalibrationResult") -> None:
-    rejected = ", ".join(f"{count:,} {reason}" for reason, count in result.rejected.items()) or "0"
     shown = console()
     shown.print(
         f"Scores of {result.encoder} (fingerprint {result.fingerprint}) on {result.dataset}, split {result.split}: "
         f"{result.records:,} of {result.listed:,} listed records of {result.subjects:,} subjects, "
-        f"{result.missing:,} without files, {rejected} rejected; {result.texts} findings by plain name."
+        f"{result.missing:,} without files, {rejected(result)} rejected; {result.texts} findings by plain name."
     )
     shown.print(f"Not assessed, for want of positives (5) or negatives: {', '.join(result.skipped) or 'no class'}.")
     for title, curve in (("old", result.old), ("new", result.new)):
@@ -97,34 +93,24 @@ def _print(result: "CalibrationResult") -> None:
 
 
 def _summary(result: "CalibrationResult") -> "Table":
-    table = _table("curve, assessed on", "ECE", "ECE by finding", "ECE of first 10 hits", "log loss")
-    rows = {
+    rows = table("curve, assessed on", "ECE", "ECE by finding", "ECE of first 10 hits", "log loss")
+    assessed = {
         "old, plain names": result.before,
         "new, plain names, cross-validated": result.after,
         f"old, {result.other_texts} other wordings": result.other_before,
         f"new, {result.other_texts} other wordings": result.other_after,
     }
-    for title, found in rows.items():
+    for title, found in assessed.items():
         if found is not None:
             numbers = (found.ece, found.ece_by_text, found.top_ece, found.log_loss)
-            table.add_row(title, *(f"{number:.4f}" for number in numbers))
-    return table
+            rows.add_row(title, *(f"{number:.4f}" for number in numbers))
+    return rows
 
 
 def _reliability(before: "Assessment", after: "Assessment") -> "Table":
-    table = _table("curve", "score from", "to", "pairs", "mean score", "observed share")
+    rows = table("curve", "score from", "to", "pairs", "mean score", "observed share")
     for title, found in (("old", before), ("new", after)):
         for b in found.bins:
             cells = (f"{b.low:.1f}", f"{b.high:.1f}", f"{b.pairs:,}", f"{b.score:.3f}", f"{b.observed:.3f}")
-            table.add_row(title, *cells)
-    return table
-
-
-def _table(*titles: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="right" if number else "left")
-    return table
+            rows.add_row(title, *cells)
+    return rows

@@ -41,12 +41,9 @@ def figures(
     hits of some queries on ECG paper. All are of the first model; the map has a
     panel for each of up to three.
     """
-    from functools import partial
-
     from fgclep.errors import DataError
     from fgclep.evaluation import figures_write
     from fgclep.evaluation.calibrate_bundle import calibrate_bundle
-    from fgclep.evaluation.embeddings import embed
     from fgclep.evaluation.results import plain
     from fgclep.evaluation.run_config import FiguresConfig
     from fgclep.pretrained import resolve_model
@@ -56,9 +53,8 @@ def figures(
     specs = options.model_specs(model)
     shown = []
     for spec in specs:
-        with options.encoding_progress(spec) as progress:
-            encode = partial(embed, kind="joint", cache=options.cache_folder(), workers=workers, progress=progress)
-            shown.append(figures_write.open_shown(spec, dataset, folder, split, splits=splits, embed=encode))
+        with options.embedding(spec, "joint", workers) as embed:
+            shown.append(figures_write.open_shown(spec, dataset, folder, split, splits=splits, embed=embed))
     first = shown[0]
     name = f"{first.records.name}-{first.records.split}-{first.encoder.name}"
     title = f"{first.records.name}, {first.records.split} split: {first.encoder.name}"
@@ -68,9 +64,9 @@ def figures(
         return figures_write.write_curves(first.scored(), title, draws, seed, out / name)
 
     def reliability() -> list[Path]:
-        result = plain(
-            calibrate_bundle(resolve_model(specs[0]), dataset, folder, split, splits=splits, embed=encode, seed=seed)
-        )
+        bundle = resolve_model(specs[0])
+        with options.embedding(specs[0], "joint", workers) as embed:
+            result = plain(calibrate_bundle(bundle, dataset, folder, split, splits=splits, embed=embed, seed=seed))
         return figures_write.write_reliability(result["before"], result["after"], title, out / f"{name}-reliability")
 
     def heat_map() -> list[Path]:

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.evaluate import options
+from cli.evaluate.tables import cell, describe, intervals_told, table, value
 from cli.output import console, print_json, say
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from fgclep.evaluation.linear_probe import ProbeResult
-    from fgclep.evaluation.results import Interval
 
 
 def linear_probe(
@@ -53,9 +53,6 @@ def linear_probe(
 
     Features are computed once and kept in the home's cache.
     """
-    from functools import partial
-
-    from fgclep.evaluation.embeddings import embed
     from fgclep.evaluation.linear_probe import FRACTIONS
     from fgclep.evaluation.linear_probe import linear_probe as measure
     from fgclep.evaluation.results import plain, provenance, write_json
@@ -68,18 +65,11 @@ def linear_probe(
     facts = provenance(command, seed=seed)
     results: list[ProbeResult] = []
     for spec in _with_random(specs) if random_init else specs:
-        with options.encoding_progress(spec) as progress:
+        with options.embedding(spec, "features", workers) as embed:
             result, scores = measure(
-                spec,
-                dataset,
-                folder,
-                split,
-                embed=partial(embed, kind="features", cache=options.cache_folder(), workers=workers, progress=progress),
-                fractions=fractions,
-                splits=splits,
-                draws=draws,
-                seed=seed,
-            )
+                spec, dataset, folder, split,
+                embed=embed, fractions=fractions, splits=splits, draws=draws, seed=seed,
+            )  # fmt: skip
         results.append(result)
         if out is not None:
             stem = f"linear-probe-{dataset}-{split}-{result.encoder}-{result.fingerprint[:8]}"
@@ -127,50 +117,28 @@ def _print(results: "list[ProbeResult]") -> None:
     if not first.published_subset_exact:
         shown.print("The published subset is drawn over the records at hand, not over the papers' full list.")
     if first.draws:
-        shown.print(f"In brackets: 95 % intervals, bootstrap over subjects, {first.draws:,} draws, seed {first.seed}.")
+        shown.print(intervals_told(first))
     shown.print(_table(results))
 
 
 def _describe(result: "ProbeResult") -> str:
-    """Say which model it is, what it knew and how many records it was measured on."""
-    trained = {
-        True: "trained in-domain, on this data set",
-        False: "not trained on this data set",
-        None: "not known whether trained in-domain",
-    }
-    rejected = ", ".join(f"{count:,} {reason}" for reason, count in result.rejected.items()) or "0"
-    return (
-        f"{result.encoder} (fingerprint {result.fingerprint}; {trained[result.in_domain]}; {result.feature_dim:,} "
-        f"features): {result.records:,} of {result.listed:,} listed records of {result.subjects:,} subjects; "
-        f"{result.missing:,} without files, {result.unlabelled:,} without a class, {rejected} rejected. "
-        f"Training records: {result.train_records:,} of {result.train_listed:,} listed."
-    )
+    learned = f"Training records: {result.train_records:,} of {result.train_listed:,} listed."
+    return f"{describe(result, result.in_domain, more=f'; {result.feature_dim:,} features')} {learned}"
 
 
 def _table(results: "list[ProbeResult]") -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model", overflow="fold")
-    table.add_column("learned from", overflow="fold")
-    for title in ("records", "test@best_val", "epoch", "max_test", "kNN test@best_val", "k"):
-        table.add_column(title, justify="right", overflow="fold")
+    titles = ("records", "test@best_val", "epoch", "max_test", "kNN test@best_val", "k")
+    rows = table("model", "learned from", *titles, names=2)
     for result in results:
         for row in result.rows:
-            table.add_row(
+            rows.add_row(
                 result.encoder,
                 f"{row.fraction} %, {row.subset}",
                 f"{row.train_records:,}",
-                _cell(row.test_at_best_val),
+                cell(row.test_at_best_val),
                 str(row.best_epoch),
-                f"{row.max_test:.3f}",
-                _cell(row.knn_test_at_best_val),
+                value(row.max_test),
+                cell(row.knn_test_at_best_val),
                 str(row.neighbours),
             )
-    return table
-
-
-def _cell(interval: "Interval") -> str:
-    known = interval.low == interval.low  # NaN: no interval was computed
-    return f"{interval.value:.3f}" + (f" [{interval.low:.3f}, {interval.high:.3f}]" if known else "")
+    return rows

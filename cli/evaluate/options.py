@@ -4,11 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cli.progress import record_progress
+
+if TYPE_CHECKING:
+    from fgclep.evaluation.embeddings import Kind
+    from fgclep.evaluation.zero_shot import Embed
 
 SplitName = Literal["train", "val", "test"]
 
@@ -73,6 +77,23 @@ def encoding_progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
     with record_progress(what) as update:
         yield lambda done, total: update(_Encoded(done, total))
+
+
+@contextmanager
+def embedding(spec: str, kind: "Kind", workers: int) -> "Iterator[Embed]":
+    """Give a function that encodes records, or takes them from the home's cache, and shows how far it is.
+
+    Args:
+        spec: the model, shown before the bar or line.
+        kind: see `embeddings.embed`.
+        workers: processes that read.
+    """
+    from functools import partial
+
+    from fgclep.evaluation.embeddings import embed
+
+    with encoding_progress(spec) as progress:
+        yield partial(embed, kind=kind, cache=cache_folder(), workers=workers, progress=progress)
 
 
 def cache_folder() -> Path:

@@ -59,10 +59,7 @@ def retrieval(
     Records with equal scores are in no order: numbers are expected values over
     all orders. Everything, query by query, is in --json and --out.
     """
-    from functools import partial
-
     from cli.evaluate.retrieval_view import print_results
-    from fgclep.evaluation.embeddings import embed
     from fgclep.evaluation.results import plain, provenance
     from fgclep.evaluation.retrieval import evaluate_retrieval, open_model
 
@@ -73,9 +70,8 @@ def retrieval(
     measured: list[tuple[RetrievalResult, Scored]] = []
     baseline: tuple[SearchSet, Retriever, dict[str, int]] | None = None
     for spec in specs:
-        with options.encoding_progress(spec) as progress:
-            encode = partial(embed, kind="joint", cache=options.cache_folder(), workers=workers, progress=progress)
-            records, retriever, rejected = open_model(spec, dataset, folder, split, splits=splits, embed=encode)
+        with options.embedding(spec, "joint", workers) as embed:
+            records, retriever, rejected = open_model(spec, dataset, folder, split, splits=splits, embed=embed)
         measured.append(evaluate_retrieval(records, retriever, rejected, draws=draws, seed=seed))
         if baseline is None and (reader := _bm25(records)) is not None:
             baseline = records, reader, rejected  # the records that the first model could use

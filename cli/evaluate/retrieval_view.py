@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from cli.evaluate.tables import cell, describe, intervals_told, table, value
 from cli.output import console
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from fgclep.evaluation.report_retrieval import Direction
-    from fgclep.evaluation.results import Interval
     from fgclep.evaluation.retrieval import RetrievalResult
 
 _METRICS = {
@@ -31,7 +30,7 @@ def print_results(results: "Sequence[RetrievalResult]") -> None:
     for result in results:
         shown.print(_describe(result))
     if first.draws:
-        shown.print(f"In brackets: 95 % intervals, bootstrap over subjects, {first.draws:,} draws, seed {first.seed}.")
+        shown.print(intervals_told(first))
     _print_labels(shown, results)
     _print_reports(shown, results)
     _print_compound(shown, results)
@@ -43,17 +42,8 @@ def _describe(result: "RetrievalResult") -> str:
     """Say what was measured, what it knew and on how many of the records."""
     if result.encoder == "bm25":
         return f"bm25 ({result.fingerprint}) {result.note}."
-    trained = {
-        True: "trained in-domain, on this data set",
-        False: "not trained on this data set",
-        None: result.note or "not known whether trained in-domain",
-    }
-    rejected = ", ".join(f"{count:,} {reason}" for reason, count in result.rejected.items()) or "0"
-    return (
-        f"{result.encoder} (fingerprint {result.fingerprint}; {trained[result.in_domain]}): "
-        f"{result.records:,} of {result.listed:,} listed records of {result.subjects:,} subjects; "
-        f"{result.missing:,} without files, {result.unlabelled:,} without a class, {rejected} rejected."
-    )
+    told = {"unknown": result.note} if result.note else {}
+    return describe(result, result.in_domain, **told)
 
 
 def _print_labels(shown: "Console", results: "Sequence[RetrievalResult]") -> None:
@@ -61,19 +51,19 @@ def _print_labels(shown: "Console", results: "Sequence[RetrievalResult]") -> Non
     if not labels.queries:
         shown.print("\nLabel retrieval: no class has both positives and negatives.")
         return
-    table = _table("model", "queries", *_METRICS.values(), names=1)
+    rows = table("model", "queries", *_METRICS.values(), names=1)
     for result in results:
-        cells = (_cell(result.labels.macro[name]) for name in _METRICS)
-        table.add_row(result.encoder, str(len(result.labels.queries)), *cells)
-    table.add_row("perfect order", "", "1.000", "1.000", *(_value(value) for value in labels.best.values()))
-    table.add_row("random order", "", *[_value(labels.chance)] * len(_METRICS))
+        cells = (cell(result.labels.macro[name]) for name in _METRICS)
+        rows.add_row(result.encoder, str(len(result.labels.queries)), *cells)
+    rows.add_row("perfect order", "", "1.000", "1.000", *(value(best) for best in labels.best.values()))
+    rows.add_row("random order", "", *[value(labels.chance)] * len(_METRICS))
     shown.print("\nLabel retrieval: each class by its plain name; means over classes.")
     shown.print(f"Skipped, for want of positives or negatives: {', '.join(labels.skipped) or 'no class'}.")
-    shown.print(table)
-    queries = _table("class", "text", "positives", *(f"AP, {result.encoder}" for result in results), names=2)
+    shown.print(rows)
+    queries = table("class", "text", "positives", *(f"AP, {result.encoder}" for result in results), names=2)
     by_model = [{query.name: query.values["average_precision"] for query in each.labels.queries} for each in results]
     for query in labels.queries:
-        found = (_cell(values[query.name]) if query.name in values else "-" for values in by_model)
+        found = (cell(values[query.name]) if query.name in values else "-" for values in by_model)
         queries.add_row(query.name, query.text, f"{query.positives:,}", *found)
     shown.print(queries)
 
@@ -89,23 +79,23 @@ def _print_reports(shown: "Console", results: "Sequence[RetrievalResult]") -> No
         f"shared by {reports.largest:,}; {reports.without_report:,} records have none."
     )
     for title, pick in (("report -> ECG", "report_to_ecg"), ("ECG -> report", "ecg_to_report")):
-        table = _table(f"{title}: counted as found", "model", *_RECALLS.values(), names=2)
+        rows = table(f"{title}: counted as found", "model", *_RECALLS.values(), names=2)
         for name, found in with_reports:
             direction: Direction = getattr(found, pick)
-            table.add_row("equal report", name, *(_cell(direction.equal[key]) for key in _RECALLS))
+            rows.add_row("equal report", name, *(cell(direction.equal[key]) for key in _RECALLS))
         common: Direction = getattr(reports, pick)
-        table.add_row("", "random order", *_numbers(common.equal_chance, _RECALLS))
+        rows.add_row("", "random order", *_numbers(common.equal_chance, _RECALLS))
         for name, found in with_reports:
             direction = getattr(found, pick)
-            table.add_row("own pair only", name, *(_cell(direction.own[key]) for key in _RECALLS))
-        table.add_row("", "best possible", *_numbers(common.own_best, _RECALLS))
-        table.add_row("", "random order", *_numbers(common.own_chance, _RECALLS))
-        shown.print(table)
+            rows.add_row("own pair only", name, *(cell(direction.own[key]) for key in _RECALLS))
+        rows.add_row("", "best possible", *_numbers(common.own_best, _RECALLS))
+        rows.add_row("", "random order", *_numbers(common.own_chance, _RECALLS))
+        shown.print(rows)
     shown.print("BM25 has no row here: it would search the reports for themselves.")
 
 
 def _print_compound(shown: "Console", results: "Sequence[RetrievalResult]") -> None:
-    table = _table("query", "asked by", "model", "queries", "AP", "AUC", "AUC, near misses", names=3)
+    rows = table("query", "asked by", "model", "queries", "AP", "AUC", "AUC, near misses", names=3)
     for kind, count in results[0].compound.count.items():
         for way in results[0].compound.mean[kind]:
             for result in results:
@@ -113,20 +103,20 @@ def _print_compound(shown: "Console", results: "Sequence[RetrievalResult]") -> N
                     continue
                 mean = result.compound.mean[kind][way]
                 numbers = (mean.average_precision, mean.auc, mean.auc_near_misses)
-                table.add_row(kind, way, result.encoder, str(count), *map(_value, numbers))
-        table.add_row(kind, "", "chance", "", _value(results[0].compound.prevalence[kind]), "0.500", "0.500")
-    if not table.row_count:
+                rows.add_row(kind, way, result.encoder, str(count), *map(value, numbers))
+        rows.add_row(kind, "", "chance", "", value(results[0].compound.prevalence[kind]), "0.500", "0.500")
+    if not rows.row_count:
         shown.print("Compound queries: no two classes are common enough together and apart.")
         return
     shown.print(
         'Compound queries: "A and B", "A without B", "no A". Near misses fail the query by one word: 0.5 means that '
         "the word was not understood."
     )
-    shown.print(table)
+    shown.print(rows)
 
 
 def _print_leads(shown: "Console", results: "Sequence[RetrievalResult]") -> None:
-    rows = _table(
+    rows = table(
         "finding",
         "model",
         "AUC",
@@ -144,7 +134,7 @@ def _print_leads(shown: "Console", results: "Sequence[RetrievalResult]") -> None
                 kind,
                 result.encoder,
                 *(
-                    _value(mean[name])
+                    value(mean[name])
                     for name in (
                         "auc", "auc_elsewhere", "auc_elsewhere_without_lead", "average_precision", "prevalence",
                     )
@@ -159,7 +149,7 @@ def _print_leads(shown: "Console", results: "Sequence[RetrievalResult]") -> None
 
 
 def _print_wordings(shown: "Console", results: "Sequence[RetrievalResult]") -> None:
-    table = _table(
+    rows = table(
         "wordings",
         "kind",
         "model",
@@ -175,9 +165,9 @@ def _print_wordings(shown: "Console", results: "Sequence[RetrievalResult]") -> N
             continue
         for seen, drops in result.wordings.drop.items():
             for kind, drop in drops.items():
-                losses = (_value(value) for value in (drop.auc, drop.average_precision, drop.worst_auc))
-                table.add_row(seen, kind, result.encoder, str(drop.findings), f"{drop.phrasings:,}", *losses)
-    if not table.row_count:
+                losses = (value(loss) for loss in (drop.auc, drop.average_precision, drop.worst_auc))
+                rows.add_row(seen, kind, result.encoder, str(drop.findings), f"{drop.phrasings:,}", *losses)
+    if not rows.row_count:
         shown.print("Other words: no class with enough positives is a finding of the catalogue.")
         return
     shown.print(
@@ -189,28 +179,8 @@ def _print_wordings(shown: "Console", results: "Sequence[RetrievalResult]") -> N
         if result.wordings is not None
     )
     shown.print(f"By plain name: {'; '.join(plain)}.")
-    shown.print(table)
+    shown.print(rows)
 
 
 def _numbers(values: dict[str, float], names: Iterable[str]) -> list[str]:
-    return [_value(values[name]) for name in names]
-
-
-def _table(*titles: str, names: int) -> "Table":
-    """Make a table whose first columns hold names, and the others numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="left" if number < names else "right", overflow="fold")
-    return table
-
-
-def _cell(interval: "Interval") -> str:
-    known = interval.low == interval.low  # NaN: no interval was computed
-    return f"{_value(interval.value)} [{interval.low:.3f}, {interval.high:.3f}]" if known else _value(interval.value)
-
-
-def _value(value: float) -> str:
-    return f"{value:.3f}"
+    return [value(values[name]) for name in names]

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.evaluate import options
+from cli.evaluate.tables import cell, describe, intervals_told, table, value
 from cli.output import console, print_json, say
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fgclep.evaluation.results import Interval
     from fgclep.evaluation.zero_shot import ZeroShotResult
 
 _METRICS = {"auc": "AUC", "average_precision": "AP", "f1": "F1"}
+_TRAINED = "trained in-domain, on this data set, so not strictly zero-shot"
 
 
 def zero_shot(
@@ -50,9 +51,6 @@ def zero_shot(
     split itself it is an in-sample number and says so. Classes without both
     outcomes are skipped and named.
     """
-    from functools import partial
-
-    from fgclep.evaluation.embeddings import embed
     from fgclep.evaluation.results import plain, provenance, write_json
     from fgclep.evaluation.zero_shot import zero_shot as measure
 
@@ -63,17 +61,9 @@ def zero_shot(
     facts = provenance(command, seed=seed)
     results: list[ZeroShotResult] = []
     for spec in [*specs, *_random(specs)] if random_init else specs:
-        with options.encoding_progress(spec) as progress:
+        with options.embedding(spec, "joint", workers) as embed:
             result, scored = measure(
-                spec,
-                dataset,
-                folder,
-                split,
-                prompts=prompts,
-                embed=partial(embed, kind="joint", cache=options.cache_folder(), workers=workers, progress=progress),
-                splits=splits,
-                draws=draws,
-                seed=seed,
+                spec, dataset, folder, split, prompts=prompts, embed=embed, splits=splits, draws=draws, seed=seed
             )
         results.append(result)
         if out is not None:
@@ -109,7 +99,7 @@ def _print(results: "list[ZeroShotResult]") -> None:
     shown.print(f"Zero-shot on {first.benchmark}, split {first.split}, asked by prompts: {first.prompts}")
     shown.print(f"Labels and split: {first.source}.")
     for result in results:
-        shown.print(_describe(result))
+        shown.print(describe(result, result.in_domain, trained=_TRAINED))
     for skipped in dict.fromkeys(result.skipped for result in results):
         shown.print(f"Skipped, for want of positives or negatives: {', '.join(skipped) or 'no class'}.")
     if first.thresholds == "in-sample":
@@ -120,70 +110,34 @@ def _print(results: "list[ZeroShotResult]") -> None:
     if without:
         shown.print(f"No F1, for want of positives or negatives on the validation split: {', '.join(without)}.")
     if first.draws:
-        shown.print(f"In brackets: 95 % intervals, bootstrap over subjects, {first.draws:,} draws, seed {first.seed}.")
+        shown.print(intervals_told(first))
     shown.print(_summary(results))
     shown.print(_classes(first) if len(results) == 1 else _classes_by_model(results))
 
 
-def _describe(result: "ZeroShotResult") -> str:
-    """Say which model it is, what it knew and how many of the records it was measured on."""
-    trained = {
-        True: "trained in-domain, on this data set, so not strictly zero-shot",
-        False: "not trained on this data set",
-        None: "not known whether trained in-domain",
-    }
-    rejected = ", ".join(f"{count:,} {reason}" for reason, count in result.rejected.items()) or "0"
-    return (
-        f"{result.encoder} (fingerprint {result.fingerprint}; {trained[result.in_domain]}): "
-        f"{result.records:,} of {result.listed:,} listed records of {result.subjects:,} subjects; "
-        f"{result.missing:,} without files, {result.unlabelled:,} without a class, {rejected} rejected."
-    )
-
-
 def _summary(results: "list[ZeroShotResult]") -> "Table":
     """Lay out the means over classes, a row for each model and one for chance."""
-    table = _table("model", *(f"macro {title}" for title in _METRICS.values()))
+    rows = table("model", *(f"macro {title}" for title in _METRICS.values()))
     for result in results:
-        table.add_row(result.encoder, *(_cell(result.macro[key]) for key in _METRICS))
-    table.add_row("chance (prevalence)", *(_value(results[0].chance[key]) for key in _METRICS))
-    return table
+        rows.add_row(result.encoder, *(cell(result.macro[key]) for key in _METRICS))
+    rows.add_row("chance (prevalence)", *(value(results[0].chance[key]) for key in _METRICS))
+    return rows
 
 
 def _classes(result: "ZeroShotResult") -> "Table":
-    table = _table("class", "positives", "prevalence", *_METRICS.values())
+    rows = table("class", "positives", "prevalence", *_METRICS.values())
     for row in result.classes:
         metrics = (row.auc, row.average_precision, row.f1)
         share = row.positives / result.records
-        table.add_row(row.name, f"{row.positives:,}", f"{share:.3f}", *(_cell(metric) for metric in metrics))
-    return table
+        rows.add_row(row.name, f"{row.positives:,}", f"{share:.3f}", *(cell(metric) for metric in metrics))
+    return rows
 
 
 def _classes_by_model(results: "list[ZeroShotResult]") -> "Table":
     """Lay out AUC by class and model; everything else is in --json and --out."""
-    table = _table("class", "positives", *(f"AUC, {result.encoder}" for result in results))
-    by_model = [{row.name: row for row in result.classes} for result in results]
+    rows = table("class", "positives", *(f"AUC, {result.encoder}" for result in results))
+    by_model = [{row.name: row.auc for row in result.classes} for result in results]
     for row in results[0].classes:
-        cells = (_cell(rows[row.name].auc) if row.name in rows else "-" for rows in by_model)
-        table.add_row(row.name, f"{row.positives:,}", *cells)
-    return table
-
-
-def _table(*titles: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="right" if number else "left", overflow="fold")
-    return table
-
-
-def _cell(interval: "Interval | None") -> str:
-    if interval is None:
-        return "-"
-    known = interval.low == interval.low  # NaN: no interval was computed
-    return f"{_value(interval.value)} [{interval.low:.3f}, {interval.high:.3f}]" if known else _value(interval.value)
-
-
-def _value(value: float) -> str:
-    return f"{value:.3f}"
+        cells = (cell(aucs.get(row.name)) for aucs in by_model)
+        rows.add_row(row.name, f"{row.positives:,}", *cells)
+    return rows

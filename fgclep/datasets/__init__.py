@@ -4,6 +4,9 @@ from pathlib import Path
 
 from fgclep.datasets import mimic_iv_ecg, ptbxl
 from fgclep.datasets.base import Dataset
+from fgclep.datasets.pack import Pack
+from fgclep.datasets.pack_files import unfinished_plan
+from fgclep.datasets.pack_format import MANIFEST, UNFINISHED
 from fgclep.datasets.wfdb_folder import WfdbFolder
 from fgclep.errors import DataError, NotSetUpError
 
@@ -12,12 +15,12 @@ __all__ = ["Dataset", "open_dataset", "open_for_rate"]
 _BY_TABLE = {ptbxl.TABLE: ptbxl.PtbXl, mimic_iv_ecg.RECORD_LIST: mimic_iv_ecg.MimicIvEcg}
 _KNOWN = (
     f"MIMIC-IV-ECG (a folder with {mimic_iv_ecg.RECORD_LIST}), PTB-XL ({ptbxl.TABLE}), "
-    "CPSC2018, CSN and any WFDB folder (.hea files)"
+    "CPSC2018, CSN, any WFDB folder (.hea files) and what `fgclep data pack` made of one of them"
 )
 
 
 def open_dataset(path: Path | str, *, fs_hz: int | None = None) -> Dataset:
-    """Recognise and open the data set in a folder.
+    """Recognise and open the data set in a folder, or a pack of one.
 
     Args:
         path: the folder that the data set's table or records lie in.
@@ -34,6 +37,13 @@ def open_dataset(path: Path | str, *, fs_hz: int | None = None) -> Dataset:
     if not root.is_dir():
         raise DataError(
             f"{root} is a file; expected the folder of a data set.", f"fgclep data scan {root.absolute().parent}"
+        )
+    if (root / MANIFEST).exists():
+        return Pack(root, fs_hz)
+    if (root / UNFINISHED).exists():
+        raise DataError(
+            f"{root} is a pack that was not finished.",
+            f"fgclep data pack {unfinished_plan(root).get('source', 'PATH')} {root}",
         )
     for table, dataset in _BY_TABLE.items():
         if (root / table).exists():

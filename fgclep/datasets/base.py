@@ -11,7 +11,7 @@ from typing import Any
 from fgclep.errors import DataError, UsageError
 from fgclep.record import EcgRecord, RecordInfo
 from fgclep.signal import clean
-from fgclep.wfdb_io import read_wfdb
+from fgclep.wfdb_io import SUFFIXES, read_wfdb
 
 _CACHED = ("_survey", "_stems")
 
@@ -32,6 +32,9 @@ class Dataset(ABC):
 
     kind: str
     name: str
+
+    side_tables: tuple[str, ...] = ()
+    """Files in the root, where there, that others than this class read; a pack keeps copies."""
 
     def __init__(self, root: Path, rates: Sequence[int], fs_hz: int | None = None) -> None:
         self.root = root
@@ -79,6 +82,21 @@ class Dataset(ABC):
             RecordReject: naming why the record cannot be used.
         """
         return clean(read_wfdb(self.root / info.path, info.record_id), info)
+
+    def stamp(self, info: RecordInfo) -> list[tuple[int, int]]:
+        """Return sizes and times of change of a record's files: as long as they stay, the record is taken as unchanged.
+
+        Args:
+            info: one of `iter_infos`.
+        """
+        stamps = []
+        for suffix in SUFFIXES:
+            try:
+                status = os.stat(f"{self.root}/{info.path}{suffix}")  # noqa: PTH116 - see _has_files
+            except OSError:
+                continue
+            stamps.append((status.st_size, status.st_mtime_ns))
+        return stamps
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the tables behind; a worker process needs the root only."""

@@ -39,6 +39,7 @@ class MimicIvEcg(Dataset):
 
     kind = "mimic-iv-ecg"
     name = "MIMIC-IV-ECG"
+    side_tables = (_SYNTHETIC_TRUTH,)
 
     def __init__(self, root: Path, fs_hz: int | None = None) -> None:
         if not (root / MEASUREMENTS).exists():

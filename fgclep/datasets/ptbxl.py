@@ -48,6 +48,7 @@ class PtbXl(Dataset):
 
     kind = "ptb-xl"
     name = "PTB-XL"
+    side_tables = (TABLE,)
 
     def __init__(self, root: Path, fs_hz: int | None = None) -> None:
         rates = [rate for rate in _PATH_COLUMNS if (root / f"records{rate}").is_dir()]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from fgclep.datasets.base import Dataset
+from fgclep.datasets.pack import Pack
 from fgclep.record import RecordReject
 
 MAX_EXAMPLES = 3
@@ -55,13 +56,18 @@ class ScanReport:
 
 
 def scan(dataset: Dataset, limit: int | None = None, on_record: Callable[[], None] = lambda: None) -> ScanReport:
-    """Read a data set's records and count what is there.
+    """Read a data set's records and count what is there; of a pack, first compare every file with its checksum.
 
     Args:
         dataset: an open data set.
         limit: read only the first so many records.
         on_record: called after each record, for a progress bar.
+
+    Raises:
+        CorruptionError: if a pack is damaged.
     """
+    if isinstance(dataset, Pack):
+        dataset.verify()
     report = ScanReport(
         kind=dataset.kind,
         name=dataset.name,

@@ -13,7 +13,7 @@ from fgclep.evaluation.calibration import (
     cross_validated_scores,
     fit_platt,
 )
-from fgclep.evaluation.results import write_json
+from fgclep.evaluation.results import Measured, measured, write_json
 from fgclep.evaluation.retrieval import open_model
 from fgclep.evaluation.retrievers import TextScorer
 from fgclep.evaluation.search_set import SearchSet
@@ -26,12 +26,11 @@ MIN_POSITIVES = 5
 
 
 @dataclass(frozen=True)
-class CalibrationResult:
+class CalibrationResult(Measured):
     """A bundle's curve before and after; every assessment is at `prevalence`.
 
     Attributes:
-        dataset, split, source: which records, with truth from where.
-        records: used; listed = missing + unlabelled + rejected + records.
+        dataset: one of `SEARCH_SETS`.
         prevalence: that new scores are probabilities for.
         texts: findings that were assessed, asked for by plain name.
         skipped: those with fewer than 5 positives, or without negatives.
@@ -44,16 +43,6 @@ class CalibrationResult:
     """
 
     dataset: str
-    split: str
-    source: str
-    records: int
-    subjects: int
-    listed: int
-    missing: int
-    unlabelled: int
-    rejected: dict[str, int]
-    encoder: str
-    fingerprint: str
     seed: int
     prevalence: float
     texts: int
@@ -102,17 +91,8 @@ def calibrate_bundle(
     crossed = cross_validated_scores(similarity, labels, records.subject_ids, seed=seed)
     others, before, after = _other_wordings(records, columns, retriever.score, old, new)
     return CalibrationResult(
+        **measured(records, retriever, records.subject_ids, rejected),
         dataset=records.name,
-        split=records.split,
-        source=records.source,
-        records=len(records.infos),
-        subjects=len(set(records.subject_ids)),
-        listed=records.listed,
-        missing=records.missing,
-        unlabelled=records.unlabelled,
-        rejected=rejected,
-        encoder=retriever.name,
-        fingerprint=retriever.fingerprint,
         seed=seed,
         prevalence=REFERENCE_PREVALENCE,
         texts=len(columns),

@@ -1,33 +1,26 @@
 """Vectors of many records by one encoder, computed once and kept on disk."""
 
-import hashlib
-import json
-import os
-import zlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fgclep import __version__
 from fgclep.datasets import Dataset
-from fgclep.errors import DataError, FgclepError
+from fgclep.errors import DataError
+from fgclep.evaluation.embedding_cache import EmbeddingCache, Entry, record_key
 from fgclep.evaluation.encoders import Encoder, Prepare, refuse_text
+from fgclep.pool import map_in_order
 from fgclep.record import RecordInfo, RecordReject
 
 Kind = Literal["joint", "features"]
 
-_CACHE_VERSION = 1
 _CHUNK = 64
-_CHUNKS_AHEAD = 2  # per worker, so that memory does not grow with the number of records
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
+_KEPT_TOGETHER = 32 * _CHUNK  # records in a file of the cache: at most so many are computed again after a kill
 
 
 @dataclass(frozen=True)
@@ -54,19 +47,19 @@ def embed(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Embedded:
-    """Encode records, or take what an earlier run kept.
+    """Encode records, or take what was kept of them by earlier calls, whichever records these were about.
 
-    The cache is keyed by the encoder's fingerprint, the kind, the data set's root and rate, and the records' ids and
-    paths; that samples changed under the same path goes unnoticed. A damaged cache file is made again.
+    What is kept depends on the encoder's fingerprint, the kind, the data set's root and rate and fgclep's version, and
+    for each record on its id, path and `Dataset.stamp`: a record whose files changed is encoded again.
 
     Args:
         encoder: the model.
         dataset: reads the records.
         infos: n records of `dataset`.
         kind: `joint` for the space of texts, `features` for probes.
-        cache: folder of cached vectors; made if need be.
+        cache: folder of kept vectors; made if need be.
         workers: processes that read; 1 reads in this one.
-        progress: called with records done and n after each chunk; not called when the cache serves.
+        progress: called with records done and n after each chunk; not called when all were kept.
 
     Raises:
         DataError: if not a single record could be used.
@@ -75,44 +68,53 @@ def embed(
     """
     if kind == "joint" and not encoder.joint:
         refuse_text(encoder.name)
-    key = _cache_key(encoder, dataset, infos, kind)
-    file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-    cached = _read_cache(file, key)
-    if cached is not None:
-        return cached
-    embedded = _encode_all(encoder, dataset, infos, kind, workers, progress)
-    _write_cache(file, key, embedded)
-    return embedded
-
-
-def _encode_all(
-    encoder: Encoder,
-    dataset: Dataset,
-    infos: Sequence[RecordInfo],
-    kind: Kind,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> Embedded:
+    facts = {"encoder": encoder.fingerprint, "kind": kind, "fgclep": __version__}
+    kept = EmbeddingCache(cache, {**facts, "root": str(dataset.root.resolve()), "fs_hz": dataset.fs_hz})
+    keys = [record_key(info.record_id, info.path, dataset.stamp(info)) for info in infos]
+    known = kept.read()
+    lacking = {key: info for key, info in zip(keys, infos, strict=True) if key not in known}
     encode = encoder.encode if kind == "joint" else encoder.features
-    vectors: list[NDArray[np.float32]] = []
-    kept: list[int] = []
-    rejects: Counter[str] = Counter()
-    done = 0
-    for results in _read_all(_Reader(dataset, encoder.prepare), infos, workers):
-        good = [(done + i, result) for i, result in enumerate(results) if not isinstance(result, str)]
-        rejects.update(result for result in results if isinstance(result, str))
-        if good:
-            vectors.append(encode(np.stack([prepared for _, prepared in good])))
-            kept += [position for position, _ in good]
-        done += len(results)
-        if progress is not None:
-            progress(done, len(infos))
+    tell = None if progress is None else lambda done: progress(len(infos) - len(lacking) + done, len(infos))
+    known |= _encode_all(encode, _Reader(dataset, encoder.prepare), lacking, kept, workers, tell)
+    entries = [known[key] for key in keys]
+    vectors = [entry for entry in entries if not isinstance(entry, str)]
+    rejects = dict(Counter(entry for entry in entries if isinstance(entry, str)))
     if not vectors:
         why = ", ".join(f"{reason} ({count})" for reason, count in rejects.items()) or "none was given"
         raise DataError(
             f"{dataset.root}: none of {len(infos)} records could be used: {why}.", f"fgclep data scan {dataset.root}"
         )
-    return Embedded(np.concatenate(vectors).astype(np.float32), np.array(kept, np.intp), dict(rejects))
+    usable = [row for row, entry in enumerate(entries) if not isinstance(entry, str)]
+    return Embedded(np.stack(vectors), np.array(usable, np.intp), rejects)
+
+
+def _encode_all(
+    encode: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    reader: "_Reader",
+    infos: dict[str, RecordInfo],
+    kept: EmbeddingCache,
+    workers: int,
+    tell: Callable[[int], None] | None,
+) -> dict[str, Entry]:
+    """Encode records and keep them, some at a time."""
+    done: dict[str, Entry] = {}
+    waiting: dict[str, Entry] = {}
+    keys = list(infos)
+    chunks = (keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK))
+    asked = ([(key, infos[key]) for key in chunk] for chunk in chunks)
+    for chunk, prepared in map_in_order(reader, asked, workers if workers > 1 else 0):
+        good = [one for one in prepared if not isinstance(one, str)]
+        vectors = iter(encode(np.stack(good)).astype(np.float32) if good else ())
+        waiting |= {
+            key: one if isinstance(one, str) else next(vectors) for (key, _), one in zip(chunk, prepared, strict=True)
+        }
+        done |= waiting
+        if len(waiting) >= _KEPT_TOGETHER or len(done) == len(keys):
+            kept.add(list(waiting), list(waiting.values()))
+            waiting = {}
+        if tell is not None:
+            tell(len(done))
+    return done
 
 
 class _Reader:
@@ -122,8 +124,8 @@ class _Reader:
         self.dataset = dataset
         self.prepare = prepare
 
-    def __call__(self, infos: Sequence[RecordInfo]) -> list[NDArray[np.float32] | str]:
-        return [self._one(info) for info in infos]
+    def __call__(self, chunk: Sequence[tuple[str, RecordInfo]]) -> list[NDArray[np.float32] | str]:
+        return [self._one(info) for _, info in chunk]
 
     def _one(self, info: RecordInfo) -> NDArray[np.float32] | str:
         try:
@@ -132,68 +134,3 @@ class _Reader:
             return reject.reason
         prepared = self.prepare(record.waveform, record.fs_hz)
         return prepared if np.isfinite(prepared).all() else "nan"
-
-
-def _read_all(reader: _Reader, infos: Sequence[RecordInfo], workers: int) -> Iterator[list[NDArray[np.float32] | str]]:
-    """Yield chunks in order."""
-    chunks = [infos[start : start + _CHUNK] for start in range(0, len(infos), _CHUNK)]
-    if workers <= 1:
-        yield from map(reader, chunks)
-        return
-    # forkserver: this process holds a model's threads, and forking a process that has threads can deadlock.
-    waiting: deque[Future[list[NDArray[np.float32] | str]]] = deque()
-    try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
-            for chunk in chunks:
-                waiting.append(pool.submit(reader, chunk))
-                if len(waiting) > _CHUNKS_AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise FgclepError(
-            "A process that reads records died; most often the machine ran out of memory.",
-            "Repeat the command with fewer --workers.",
-        ) from error
-
-
-def _cache_key(encoder: Encoder, dataset: Dataset, infos: Sequence[RecordInfo], kind: Kind) -> str:
-    ids = hashlib.sha256("\n".join(f"{info.record_id}\t{info.path}" for info in infos).encode()).hexdigest()
-    key = {
-        "version": _CACHE_VERSION,
-        "encoder": encoder.fingerprint,
-        "kind": kind,
-        "root": str(dataset.root.resolve()),
-        "fs_hz": dataset.fs_hz,
-        "records": len(infos),
-        "ids": ids,
-    }
-    return json.dumps(key, sort_keys=True)
-
-
-def _read_cache(file: Path, key: str) -> Embedded | None:
-    """Return what the file holds; None if it does not exist, is damaged or belongs to another key."""
-    try:
-        with np.load(file, allow_pickle=False) as stored:  # the zip's checksums find damage
-            if str(stored["key"]) != key:
-                return None
-            return Embedded(stored["vectors"], stored["kept"], json.loads(str(stored["rejects"])))
-    except _DAMAGE:
-        return None
-
-
-def _write_cache(file: Path, key: str, embedded: Embedded) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            np.savez(
-                stream,
-                key=np.array(key),
-                vectors=embedded.vectors,
-                kept=embedded.kept,
-                rejects=np.array(json.dumps(embedded.rejects)),
-            )
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)

@@ -80,12 +80,13 @@ def drawn_figure(out: Path, height_in: float, width_in: float = WIDTH_IN) -> Ite
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    dpi = 300 * WIDTH_IN / width_in
     with rc_context(_STYLE):
-        figure = Figure(figsize=(width_in, height_in), facecolor="white", layout="constrained")
+        figure = Figure(figsize=(width_in, height_in), dpi=dpi, facecolor="white", layout="constrained")
         yield figure
         out.parent.mkdir(parents=True, exist_ok=True)
         no_date = {"Date": None} if out.suffix.lower() == ".svg" else {}
-        figure.savefig(out, dpi=300 * WIDTH_IN / width_in, metadata=no_date)
+        figure.savefig(out, dpi=dpi, metadata=no_date)
 
 
 def unit_square(axes: "Axes", xlabel: str, ylabel: str) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 _HEIGHT_IN = 3.5
+_TALLEST_IN = 4.7
+_SPARE_IN = 0.1  # the legend stands off by a share of the square, which grows
 _GRID = np.linspace(0.0, 1.0, 501)
 
 
@@ -90,7 +92,7 @@ def draw_precision_recall(
         column = scored.classes.index(name)
         labels = scored.labels[:, column]
         curves[name] = precision_recall_steps(labels, scored.scores[:, column])
-        told[name] = interval, f"{_described(interval)}, chance {labels.mean():.2f}"
+        told[name] = interval, f"{_described(interval)}, chance {labels.mean():.3f}"
     with drawn_figure(out, _HEIGHT_IN) as figure:
         axes = figure.add_subplot()
         unit_square(axes, "recall (sensitivity)", "precision (positive predictive value)")
@@ -100,33 +102,28 @@ def draw_precision_recall(
 
 
 def draw_reliability(curves: Sequence[Reliability], title: str, out: Path) -> None:
-    """Draw observed frequency against score, with the number of pairs per bin below.
+    """Draw observed frequency against score, with the number of pairs per bin beside it.
 
     Args:
         curves: at most six, such as before and after fitting.
         title: over the axes.
         out: a .png or .svg file.
     """
-    with drawn_figure(out, _HEIGHT_IN + 0.9) as figure:
-        main, below = figure.subplots(2, 1, height_ratios=(4, 1))
-        unit_square(main, "", "observed share of true labels")
+    with drawn_figure(out, _HEIGHT_IN + 0.1) as figure:
+        main, beside = figure.subplots(1, 2)
+        unit_square(main, "score", "observed share of true labels")
         main.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), label="perfect")
         for pen, curve in zip(pens(len(curves)), curves, strict=True):
-            main.plot(
-                curve.predicted, curve.observed, color=pen.colour, linestyle=pen.dashes, marker=pen.marker,
-                markersize=4, linewidth=1.3, label=f"{curve.label}  ECE {curve.ece:.3f}",
-            )  # fmt: skip
-            below.plot(
-                curve.predicted, curve.counts, color=pen.colour, linestyle=pen.dashes, marker=pen.marker, markersize=3
-            )
+            looks = {"color": pen.colour, "linestyle": pen.dashes, "marker": pen.marker, "markersize": 4}
+            label = f"{curve.label}  ECE {curve.ece:.3f}"
+            main.plot(curve.predicted, curve.observed, linewidth=1.3, label=label, **looks)
+            beside.plot(curve.predicted, curve.counts, linewidth=1.3, **looks)
         main.set_title(title)
-        main.set_anchor("SW")
-        main.legend(loc="upper left", bbox_to_anchor=(1.03, 1.0))
-        below.set(xlim=(0, 1), yscale="log", xlabel="score", ylabel="pairs")
-        below.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
-        below.set_box_aspect(0.25)
-        below.set_anchor("NW")
-        below.grid(color="#e6e6e6", linewidth=0.5)
+        main.legend(loc="upper left")
+        beside.set(xlim=(0, 1), yscale="log", xlabel="score", ylabel="pairs of record and text in the bin")
+        beside.set_xticks(main.get_xticks(), [label.get_text() for label in main.get_xticklabels()])
+        beside.set_box_aspect(1)
+        beside.grid(color="#e6e6e6", linewidth=0.5)
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -143,7 +140,9 @@ def precision_recall_steps(labels: NDArray[np.bool_], scores: NDArray[np.float32
     precision, recall, _ = precision_recall_curve(labels, scores)
     # Of the points with one recall only the highest counts in the average precision; the others blur the steps.
     steps, first = np.unique(recall[::-1], return_index=True)
-    return steps, precision[::-1][first]
+    heights = precision[::-1][first]
+    heights[0] = heights[1]  # scikit-learn begins at (0, 1), where nothing is retrieved; the first step begins at 0
+    return steps, heights
 
 
 def highlighted(values: Mapping[str, float]) -> list[str]:
@@ -177,9 +176,17 @@ def _described(interval: Interval) -> str:
 
 
 def _finish(axes: "Axes", title: str, legend_title: str) -> None:
+    """Put title and legend, and let the square and the legend beside it fill the figure's width."""
     axes.set_title(title)
     axes.set_anchor("W")
     axes.legend(
         loc="upper left", bbox_to_anchor=(1.03, 1.0), title=legend_title, title_fontsize=7.5, alignment="left",
         handlelength=2.6,
     )  # fmt: skip
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    square = axes.get_window_extent().width / figure.dpi
+    everything = figure.get_tightbbox()
+    beside, above = everything.width - square, everything.height - square
+    figure.set_figheight(min(figure.get_figwidth() - _SPARE_IN - beside + above, _TALLEST_IN))

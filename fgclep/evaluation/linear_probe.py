@@ -20,7 +20,7 @@ from fgclep.evaluation.probe_heads import (
     published_subset,
     stratified_subset,
 )
-from fgclep.evaluation.results import Interval, Scored
+from fgclep.evaluation.results import Interval, Measured, Scored, measured
 from fgclep.evaluation.zero_shot import Embed
 
 FRACTIONS = (1, 10, 100)
@@ -60,16 +60,12 @@ class ProbeRow:
 
 
 @dataclass(frozen=True)
-class ProbeResult:
+class ProbeResult(Measured):
     """One encoder probed on one benchmark.
 
     Attributes:
-        split: the reported records.
-        source: where labels and split come from.
         selected_on: the split that chose epochs and numbers of neighbours. Where it is `split` itself, every
             `test_at_best_val` was chosen on the records it is measured on.
-        records: reported on; listed = missing + unlabelled + rejected + records.
-        rejected: reason code -> records of `split` that could not be used for it.
         train_listed: records of the training split, of which `train_records` have files and labels and can be used.
         published_subset_exact: whether the `published` subsets are the very records of the papers, as far as they can
             be used here: only the split files tell which records, in which order, the draw went over.
@@ -79,18 +75,8 @@ class ProbeResult:
     """
 
     benchmark: str
-    split: str
-    source: str
     selected_on: str
-    encoder: str
-    fingerprint: str
     feature_dim: int
-    records: int
-    subjects: int
-    listed: int
-    missing: int
-    unlabelled: int
-    rejected: dict[str, int]
     train_listed: int
     train_records: int
     published_subset_exact: bool
@@ -185,19 +171,10 @@ def linear_probe(
             )
         )
     result = ProbeResult(
+        **measured(test.known, encoder, blank.subject_ids, test.rejects),
         benchmark=name,
-        split=split,
-        source=test.known.source,
         selected_on="val",
-        encoder=encoder.name,
-        fingerprint=encoder.fingerprint,
         feature_dim=encoder.feature_dim,
-        records=len(blank.record_ids),
-        subjects=len(set(blank.subject_ids)),
-        listed=test.known.listed,
-        missing=test.known.missing,
-        unlabelled=test.known.unlabelled,
-        rejected=test.rejects,
         train_listed=train.known.listed,
         train_records=len(train.kept),
         published_subset_exact=splits is not None,

@@ -1,27 +1,41 @@
 """The pointing game: does the evidence for a finding point at a lead that shows it?
 
-Synthetic ECGs say which leads show ST elevation, Q waves and the like. The game asks for the finding without naming a
-lead, takes the lead with the most evidence, and counts how often it is one of the true ones.
+Synthetic ECGs say which leads show ST elevation, Q waves, low voltage and the like. The game asks for the finding
+without naming a lead, takes the lead with the most evidence, and counts how often it is one of the true ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fgclep.datasets.synthetic import SyntheticEcg, generate
 from fgclep.evaluation.bootstrap import subject_weights
 from fgclep.evaluation.results import Interval
-from fgclep.findings.catalog import LEAD_KINDS
+from fgclep.findings.catalog import LEAD_KINDS, findings
 from fgclep.leads import LEADS
 from fgclep.record import EcgRecord
+
+if TYPE_CHECKING:
+    from fgclep.models.dual_encoder import FGCLEPModel
 
 Maps = Callable[[EcgRecord, Sequence[str]], NDArray[np.float32]]
 """From a record and t texts to evidence (t, 12, windows)."""
 
+_Say = Callable[["FGCLEPModel", NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+
 SEED = 4242
 """Of the ECGs the game is played on; training draws from other seeds."""
+
+_KINDS = "lead findings"
+_GROUPS = {
+    "territories": tuple(f"{kind}_{area}" for kind in ("STE", "STD", "TINV", "Q") for area in ("ANT", "INF", "LAT")),
+    "others": ("ANEUR", "LOWT", "LVOLT"),
+}
+"""Findings with leads besides the lead-wise ones; STE, STD, INVT and QWAVE would repeat those."""
 
 
 @dataclass(frozen=True)
@@ -29,60 +43,73 @@ class Pointing:
     """How often evidence points at a true lead.
 
     Attributes:
-        kind: the finding (`fgclep.findings.catalog.LEAD_KINDS`), or `all`.
-        text: what was asked for; empty for `all`.
+        finding: what was asked for, one of `LEAD_KINDS` or an id of `fgclep.findings.catalog.findings`; `all` for the
+            sum of a group.
+        group: `lead findings`, `territories`, `others`, or `all`.
+        text: the words; empty for `all`.
         queries: how many ECGs were asked, each showing the finding in some leads and not in all.
         shares: name of a method -> share of queries in which its lead with the most evidence is a true one, with a 95 %
             interval over subjects. `uniform` has the same evidence everywhere: what chance gives.
     """
 
-    kind: str
+    finding: str
+    group: str
     text: str
     queries: int
     shares: dict[str, Interval]
 
 
 @dataclass(frozen=True)
+class _Question:
+    finding: str
+    group: str
+    text: str
+
+
+@dataclass(frozen=True)
 class _Query:
-    kind: str
+    question: _Question
     subject: str
     hits: tuple[float, ...]
 
 
 def pointing_game(
-    methods: Mapping[str, Maps], records: Iterable[EcgRecord], *, draws: int = 1000, seed: int = 0
+    methods: Mapping[str, Maps], ecgs: Iterable[SyntheticEcg], *, draws: int = 1000, seed: int = 0
 ) -> tuple[Pointing, ...]:
-    """Play the game on records whose tags name leads (`STE@V2`).
+    """Play the game on ECGs whose truth names leads.
 
     A lead's evidence is the sum over its windows. Where several leads share the first place, the share of true ones
     among them counts.
 
     Args:
         methods: name -> evidence maps; `uniform` is added.
-        records: with tags of the form KIND@LEAD; records without, and findings in all leads, are passed over.
+        ecgs: findings in no lead or in all of them are passed over.
         draws: resamples of the subjects for the intervals; with 0 they are NaN.
         seed: of the resampling.
 
     Returns:
-        One entry for each finding that was asked for, and `all` at the end.
+        One entry for each finding that was asked for, one for each group of them, and `all` at the end.
     """
     players: dict[str, Maps] = {**methods, "uniform": _uniform}
+    questions = _questions()
     queries: list[_Query] = []
-    for record in records:
-        true = {kind: _true_leads(record, kind) for kind in LEAD_KINDS}
-        asked = [kind for kind, leads in true.items() if leads.any() and not leads.all()]
+    for ecg in ecgs:
+        true = {question: _true_leads(ecg, question) for question in questions}
+        asked = [question for question, leads in true.items() if leads.any() and not leads.all()]
         if not asked:
             continue
-        texts = [LEAD_KINDS[kind][0] for kind in asked]
-        maps = [method(record, texts).sum(axis=2) for method in players.values()]
-        for row, kind in enumerate(asked):
-            hits = tuple(_hit(by_lead[row], true[kind]) for by_lead in maps)
-            queries.append(_Query(kind, record.info.subject_id, hits))
-    kinds = [kind for kind in LEAD_KINDS if any(query.kind == kind for query in queries)]
-    games = [(kind, LEAD_KINDS[kind][0], [query for query in queries if query.kind == kind]) for kind in kinds]
+        maps = [method(ecg.record, [q.text for q in asked]).sum(axis=2) for method in players.values()]
+        for row, question in enumerate(asked):
+            hits = tuple(_hit(by_lead[row], true[question]) for by_lead in maps)
+            queries.append(_Query(question, ecg.record.info.subject_id, hits))
+    games = [(question, [q for q in queries if q.question == question]) for question in questions]
+    for group in (_KINDS, *_GROUPS):
+        games.append((_Question("all", group, ""), [q for q in queries if q.question.group == group]))
+    games.append((_Question("all", "all", ""), queries))
     return tuple(
-        Pointing(kind, text, len(chosen), _shares(tuple(players), chosen, draws, seed))
-        for kind, text, chosen in [*games, ("all", "", queries)]
+        Pointing(asked.finding, asked.group, asked.text, len(chosen), _shares(tuple(players), chosen, draws, seed))
+        for asked, chosen in games
+        if chosen or asked.group == "all"
     )
 
 
@@ -104,12 +131,12 @@ def play_with_bundle(
         progress: told after each ECG how many are done, and of how many.
 
     Returns:
-        As `pointing_game`, with the methods `model`, `random` and `uniform`.
+        As `pointing_game`, with the methods `model`, `random` and `uniform`, and with a tag head also `occlusion`: what
+        the model would say without it.
     """
     import torch
 
-    from fgclep.datasets.synthetic import generate
-    from fgclep.evidence import evidence_maps
+    from fgclep.evidence import evidence_maps, occlusion_maps
     from fgclep.models.dual_encoder import FGCLEPModel
     from fgclep.preprocessing import EcgProcessor
     from fgclep.pretrained import load_model
@@ -120,28 +147,39 @@ def play_with_bundle(
         random = FGCLEPModel(model.config).eval()
     random.tokenizer = model.tokenizer
 
-    def maps_of(encoder: FGCLEPModel) -> Maps:
+    def maps_of(encoder: FGCLEPModel, say: _Say) -> Maps:
         def maps(record: EcgRecord, texts: Sequence[str]) -> NDArray[np.float32]:
             prepared = processor.prepare(record.waveform, record.fs_hz)
-            return evidence_maps(encoder, prepared, encoder.encode_text(texts))
+            return say(encoder, prepared, encoder.encode_text(texts))
 
         return maps
 
-    def drawn() -> Iterable[EcgRecord]:
+    def drawn() -> Iterable[SyntheticEcg]:
         for number, ecg in enumerate(generate(seed, records, fs_hz=max(processor.fs_hz, 100)), start=1):
-            yield ecg.record
+            yield ecg
             if progress is not None:
                 progress(number, records)
 
-    return pointing_game({"model": maps_of(model), "random": maps_of(random)}, drawn(), draws=draws)
+    methods = {"model": maps_of(model, evidence_maps), "random": maps_of(random, evidence_maps)}
+    if model.tag_head is not None:
+        methods["occlusion"] = maps_of(model, occlusion_maps)
+    return pointing_game(methods, drawn(), draws=draws)
 
 
 def _uniform(record: EcgRecord, texts: Sequence[str]) -> NDArray[np.float32]:
     return np.ones((len(texts), len(LEADS), 1), np.float32)
 
 
-def _true_leads(record: EcgRecord, kind: str) -> NDArray[np.bool_]:
-    return np.array([f"{kind}@{lead}" in record.info.tags for lead in LEADS])
+def _questions() -> list[_Question]:
+    catalogue = findings()
+    kinds = [_Question(kind, _KINDS, names[0]) for kind, names in LEAD_KINDS.items()]
+    return kinds + [_Question(key, group, catalogue[key].name) for group, keys in _GROUPS.items() for key in keys]
+
+
+def _true_leads(ecg: SyntheticEcg, question: _Question) -> NDArray[np.bool_]:
+    if question.group == _KINDS:
+        return np.array([f"{question.finding}@{lead}" in ecg.truth for lead in LEADS])
+    return np.isin(LEADS, ecg.truth.get(question.finding, ()))
 
 
 def _hit(by_lead: NDArray[np.float32], true: NDArray[np.bool_]) -> float:

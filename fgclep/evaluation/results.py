@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,78 @@ class Scored:
             raise CorruptionError(
                 f"{path} is not the .npz of an evaluation, or is damaged: {error}.", "run the evaluation again."
             ) from error
+
+
+class _Listed(Protocol):
+    """Records of a split, as `BenchmarkSplit` and `SearchSet` know them."""
+
+    @property
+    def split(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def listed(self) -> int: ...
+    @property
+    def missing(self) -> int: ...
+    @property
+    def unlabelled(self) -> int: ...
+
+
+class _Named(Protocol):
+    """A model, as `Encoder` and `Retriever` know it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What every result says of the model and of the records that it was measured on.
+
+    Attributes:
+        split: of the records.
+        source: where labels and split come from.
+        encoder, fingerprint: the model.
+        records: used; listed = missing + unlabelled + rejected + records.
+        subjects: whose they are.
+        rejected: reason code -> records that could not be used for it.
+    """
+
+    split: str
+    source: str
+    encoder: str
+    fingerprint: str
+    records: int
+    subjects: int
+    listed: int
+    missing: int
+    unlabelled: int
+    rejected: dict[str, int]
+
+
+def measured(of: _Listed, model: _Named, subject_ids: Sequence[str], rejected: dict[str, int]) -> dict[str, Any]:
+    """Return the fields of `Measured`.
+
+    Args:
+        of: the records before some were rejected.
+        model: what was measured.
+        subject_ids: of the records used.
+        rejected: see `Measured`.
+    """
+    return {
+        "split": of.split,
+        "source": of.source,
+        "encoder": model.name,
+        "fingerprint": model.fingerprint,
+        "records": len(subject_ids),
+        "subjects": len(set(subject_ids)),
+        "listed": of.listed,
+        "missing": of.missing,
+        "unlabelled": of.unlabelled,
+        "rejected": rejected,
+    }
 
 
 def provenance(command: Sequence[str], **facts: object) -> dict[str, Any]:

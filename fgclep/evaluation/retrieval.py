@@ -11,7 +11,7 @@ from fgclep.evaluation.label_retrieval import LabelRetrieval, label_retrieval
 from fgclep.evaluation.lead_queries import LeadQueries, lead_queries
 from fgclep.evaluation.paraphrases import Paraphrases, paraphrases
 from fgclep.evaluation.report_retrieval import ReportRetrieval, report_retrieval
-from fgclep.evaluation.results import Scored
+from fgclep.evaluation.results import Measured, Scored, measured
 from fgclep.evaluation.retrievers import Retriever, dense_retriever
 from fgclep.evaluation.search_set import SYNTHETIC, SearchSet, open_search_set
 from fgclep.evaluation.zero_shot import Embed
@@ -21,14 +21,12 @@ MIN_POSITIVES = 10
 
 
 @dataclass(frozen=True)
-class RetrievalResult:
+class RetrievalResult(Measured):
     """One retriever on one set.
 
     Attributes:
-        dataset, split, source: which records, with truth from where.
-        records: used; listed = missing + unlabelled + rejected + records.
-        rejected: reason code -> records that could not be used for it.
-        encoder, fingerprint, note: what was measured.
+        dataset: one of `SEARCH_SETS`.
+        note: what must be known to read the numbers, or "".
         in_domain: whether the model was trained on other records of this data set, as its card says; None: unknown.
         labels: each class by its plain name.
         reports: None where reports are lacking, or the retriever reads them and would find each by itself.
@@ -38,16 +36,6 @@ class RetrievalResult:
     """
 
     dataset: str
-    split: str
-    source: str
-    records: int
-    subjects: int
-    listed: int
-    missing: int
-    unlabelled: int
-    rejected: dict[str, int]
-    encoder: str
-    fingerprint: str
     note: str
     in_domain: bool | None
     draws: int
@@ -112,17 +100,8 @@ def evaluate_retrieval(
     labels, scored = label_retrieval(search_set, score, draws=draws, seed=seed)
     reports = None if retriever.reads_reports else report_retrieval(search_set, score, draws=draws, seed=seed)
     result = RetrievalResult(
+        **measured(search_set, retriever, search_set.subject_ids, rejected),
         dataset=search_set.name,
-        split=search_set.split,
-        source=search_set.source,
-        records=len(search_set.infos),
-        subjects=len(set(search_set.subject_ids)),
-        listed=search_set.listed,
-        missing=search_set.missing,
-        unlabelled=search_set.unlabelled,
-        rejected=rejected,
-        encoder=retriever.name,
-        fingerprint=retriever.fingerprint,
         note=retriever.note,
         in_domain=retriever.in_domain,
         draws=draws,

@@ -14,7 +14,7 @@ from fgclep.evaluation.domain import trained_in_domain
 from fgclep.evaluation.embeddings import Embedded
 from fgclep.evaluation.encoders import Encoder, open_encoder, refuse_text
 from fgclep.evaluation.prompts import Prompts, prompts_for
-from fgclep.evaluation.results import Interval, Scored
+from fgclep.evaluation.results import Interval, Measured, Scored, measured
 from fgclep.record import RecordInfo
 
 Embed = Callable[[Encoder, Dataset, Sequence[RecordInfo]], Embedded]
@@ -38,14 +38,11 @@ class ClassResult:
 
 
 @dataclass(frozen=True)
-class ZeroShotResult:
+class ZeroShotResult(Measured):
     """One model on one split of one benchmark.
 
     Attributes:
-        source: where labels and split come from.
         prompts: what the classes were asked for by.
-        records: used; listed = missing + unlabelled + rejected + records.
-        rejected: reason code -> records that could not be used for it.
         classes: those with both outcomes, in the benchmark's order.
         skipped: the others.
         macro: `auc`, `average_precision` and `f1` -> mean over `classes` (f1: over those with a threshold).
@@ -55,17 +52,7 @@ class ZeroShotResult:
     """
 
     benchmark: str
-    split: str
-    source: str
-    encoder: str
-    fingerprint: str
     prompts: str
-    records: int
-    subjects: int
-    listed: int
-    missing: int
-    unlabelled: int
-    rejected: dict[str, int]
     classes: tuple[ClassResult, ...]
     skipped: tuple[str, ...]
     macro: dict[str, Interval]
@@ -186,18 +173,9 @@ def evaluate_zero_shot(
     macro_f1, f1s = bootstrap_macro(_decided(scored, thresholds), f1, draws, seed)
     prevalence = scored.labels[:, columns].mean(axis=0)
     result = ZeroShotResult(
+        **measured(split, encoder, scored.subject_ids, embedded.rejects),
         benchmark=split.name,
-        split=split.split,
-        source=split.source,
-        encoder=encoder.name,
-        fingerprint=encoder.fingerprint,
         prompts=prompts_name,
-        records=len(scored.record_ids),
-        subjects=len(set(scored.subject_ids)),
-        listed=split.listed,
-        missing=split.missing,
-        unlabelled=split.unlabelled,
-        rejected=embedded.rejects,
         classes=tuple(
             ClassResult(
                 name=name,

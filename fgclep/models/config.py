@@ -19,7 +19,7 @@ ECG_PRESETS: dict[str, dict[str, Any]] = {
     },
     "small": {
         "ecg": {**_RESNET18, "widths": [64, 96, 160, 256], "kernel": 5},
-        "pool": "mean-max-amplitude",
+        "pool": "mean-max-beat",
         "input": _INPUT_100HZ,
     },
 }
@@ -31,7 +31,7 @@ class FGCLEPConfig(PretrainedConfig):
 
     Args:
         ecg: arguments of the ECG tower, with `arch` naming it.
-        pool: `attention` (MERL), `mean` (FOCAL) or `mean-max-amplitude` (the `small` preset).
+        pool: `attention` (MERL), `mean` (FOCAL), `mean-max-beat` (the `small` preset) or `mean-max-amplitude`.
         n_samples: input samples per lead.
         text: configuration of the text tower as a dictionary (any transformers encoder).
         text_pool: `pooler`, `cls` or `mean`.
@@ -39,6 +39,9 @@ class FGCLEPConfig(PretrainedConfig):
         max_tokens: texts are cut after so many tokens.
         log_scale_init: start of t' (the paper: log 10).
         bias_init: start of b (the paper: -10).
+        tag: arguments of the tag head (`fgclep.models.tag_head.TagHead`) and, under `stem`, those of the
+            `fgclep.models.lead_stem.LeadStem` that makes its patch tokens; without `stem` the tower makes them. None:
+            the model has no tag head.
     """
 
     model_type = "fgclep"
@@ -54,6 +57,7 @@ class FGCLEPConfig(PretrainedConfig):
         max_tokens: int = 128,
         log_scale_init: float = 2.302585,
         bias_init: float = -10.0,
+        tag: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -66,3 +70,16 @@ class FGCLEPConfig(PretrainedConfig):
         self.max_tokens = max_tokens
         self.log_scale_init = log_scale_init
         self.bias_init = bias_init
+        self.tag = tag
+
+
+def tag_preset(ecg: dict[str, Any], alignment: str) -> dict[str, Any]:
+    """Return the tag head that goes with an ECG tower, as `FGCLEPConfig.tag`.
+
+    Args:
+        ecg: arguments of the tower, as `FGCLEPConfig.ecg`.
+        alignment: `attention` or `transport`.
+    """
+    transport = {"eps": 0.1, "tau": 0.1} if alignment == "transport" else {}
+    stem = {} if ecg["arch"] == "vit1d" else {"stem": {"channels": [24, 48, 64, 64], "width": 96, "windows": 10}}
+    return {"alignment": alignment, **transport, **stem}

@@ -11,18 +11,23 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fgclep.models.config import FGCLEPConfig
+from fgclep.models.lead_stem import LeadStem
 from fgclep.models.resnet1d import AttentionPool, ResNet1d
+from fgclep.models.tag_head import TagHead
 from fgclep.models.vit1d import ViT1d
 
 EMBEDDING_BATCH = 256
+AMPLITUDE_WINDOWS = 10
+AMPLITUDES = {"mean-max-amplitude": 2, "mean-max-beat": 3}
+"""Pools that see amplitudes, and how many per lead (`amplitude_features`)."""
 
 
 class EcgEncoder(nn.Module):
     """ECG tower, pooling and projection.
 
-    `mean-max-amplitude` joins mean and maximum over time (a single ectopic beat survives the maximum) with the
-    logarithms of each lead's peak-to-peak and standard deviation, which BatchNorm would otherwise blur: voltage
-    findings need them.
+    `mean-max-beat` joins mean and maximum over time (a single ectopic beat survives the maximum) with the logarithms of
+    each lead's amplitudes, which BatchNorm would otherwise blur: voltage findings need them. `mean-max-amplitude` is
+    the same without the amplitude of a beat.
     """
 
     def __init__(self, config: FGCLEPConfig) -> None:
@@ -42,11 +47,13 @@ class EcgEncoder(nn.Module):
             self.attention_pool = AttentionPool(256, self.tower.steps(config.n_samples), heads=4, dim=config.dim)
         elif config.pool == "mean":
             self.project: nn.Module = nn.Linear(channels, config.dim, bias=False)
-        elif config.pool == "mean-max-amplitude":
-            self.amplitude = nn.Sequential(nn.BatchNorm1d(24), nn.Linear(24, 64), nn.GELU())
+        elif config.pool in AMPLITUDES:
+            self.window = config.n_samples // AMPLITUDE_WINDOWS
+            features = 12 * AMPLITUDES[config.pool]
+            self.amplitude = nn.Sequential(nn.BatchNorm1d(features), nn.Linear(features, 64), nn.GELU())
             self.project = nn.Sequential(nn.Dropout(0.25), nn.Linear(2 * channels + 64, config.dim))
         else:
-            raise ValueError(f"unknown pool {config.pool!r}; known: attention, mean, mean-max-amplitude")
+            raise ValueError(f"unknown pool {config.pool!r}; known: attention, mean, {', '.join(AMPLITUDES)}")
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """Map float32 (B, 12, samples) to unit-norm float32 (B, dim)."""
@@ -56,16 +63,31 @@ class EcgEncoder(nn.Module):
         elif self.pool == "mean":
             joint = self.project(features.mean(dim=2))
         else:
-            amplitude = self.amplitude(_amplitude_features(waveforms))
+            amplitude = self.amplitude(amplitude_features(waveforms, self.window)[:, : self.amplitude[0].num_features])
             joint = self.project(torch.cat([features.mean(dim=2), features.amax(dim=2), amplitude], dim=1))
         return F.normalize(joint.float(), dim=-1)
 
 
-def _amplitude_features(waveforms: Tensor) -> Tensor:
-    """Return log peak-to-peak and log standard deviation per lead, (B, 24) float32."""
+def amplitude_features(waveforms: Tensor, window: int) -> Tensor:
+    """Return the logarithms of each lead's peak-to-peak, standard deviation and median peak-to-peak of a window.
+
+    The median over windows of about a beat is what one would measure by eye: wander and a single ectopic beat raise the
+    peak-to-peak of the whole strip. (Mean of the limb leads against PTB-XL's code for low voltage, fold 9: AUC 0.94, of
+    the whole strip's peak-to-peak 0.88.)
+
+    Args:
+        waveforms: (B, 12, samples), mV; at least one window long.
+        window: samples of one window.
+
+    Returns:
+        float32, (B, 36).
+    """
     waveforms = waveforms.float()
+    windows = waveforms.unfold(2, window, window)
+    by_window = windows.amax(dim=3) - windows.amin(dim=3)
     peak_to_peak = waveforms.amax(dim=2) - waveforms.amin(dim=2)
-    return torch.cat([peak_to_peak, waveforms.std(dim=2)], dim=1).clamp(min=1e-3).log()
+    features = [peak_to_peak, waveforms.std(dim=2), by_window.median(dim=2).values]
+    return torch.cat(features, dim=1).clamp(min=1e-3).log()
 
 
 class FGCLEPModel(PreTrainedModel):
@@ -88,6 +110,10 @@ class FGCLEPModel(PreTrainedModel):
         self.text_head = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, config.dim))
         self.log_scale = nn.Parameter(torch.tensor(float(config.log_scale_init)))
         self.bias = nn.Parameter(torch.tensor(float(config.bias_init)))
+        self.tag_stem: LeadStem | None = None
+        self.tag_head: TagHead | None = None
+        if config.tag is not None:
+            self.add_tag_head(config.tag)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -108,6 +134,30 @@ class FGCLEPModel(PreTrainedModel):
     @tokenizer.setter
     def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+
+    def add_tag_head(self, tag: dict[str, Any]) -> TagHead:
+        """Give the model an untrained tag head in place of what it has, and return it; pooled vectors do not change.
+
+        Args:
+            tag: see `FGCLEPConfig.tag`.
+
+        Raises:
+            ValueError: if the tower yields no patch tokens and `tag` names no stem.
+        """
+        arguments = {key: value for key, value in tag.items() if key != "stem"}
+        tower = self.ecg_encoder.tower
+        self.tag_stem = LeadStem(self.config.n_samples, **tag["stem"]).to(self.device) if "stem" in tag else None
+        if self.tag_stem is None and not isinstance(tower, ViT1d):
+            raise ValueError("a tag head needs patch tokens: a tower that yields them (vit1d) or a stem")
+        width = (self.tag_stem or tower).out_channels
+        self.tag_head = TagHead(int(width), self.dim, **arguments).to(self.device)
+        self.config.tag = tag
+        return self.tag_head
+
+    def patch_tokens(self, waveforms: Tensor) -> Tensor:
+        """Map float (B, 12, samples) to the tag head's tokens (B, width, 12 * windows)."""
+        tokens: Tensor = (self.tag_stem or self.ecg_encoder.tower)(waveforms)
+        return tokens
 
     def text_features(self, **tokens: Tensor) -> Tensor:
         """Map token ids to pooled text-tower features (B, hidden), before the projection head."""
@@ -175,6 +225,32 @@ class FGCLEPModel(PreTrainedModel):
             for i in range(0, len(texts), EMBEDDING_BATCH)
         ]
         return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+
+    @torch.inference_mode()
+    def tag_scores(self, prepared: NDArray[np.float32], texts: Sequence[str]) -> NDArray[np.float32]:
+        """Score texts with the tag head: for each pair the cosine of the text and the ECG vector made for it.
+
+        These depend on the query, so no index can hold them; they are for evaluation and for re-ranking few ECGs.
+
+        Args:
+            prepared: float32, shape (batch, 12, n_samples).
+            texts: what is looked for.
+
+        Returns:
+            float32, shape (batch, texts).
+
+        Raises:
+            ValueError: if the model has no tag head.
+        """
+        if self.tag_head is None:
+            raise ValueError("this model has no tag head; `fgclep train tags` adds one to a bundle")
+        self.eval()
+        queries = torch.from_numpy(self.encode_text(texts)).to(self.device)
+        parts = []
+        for start in range(0, len(prepared), EMBEDDING_BATCH):
+            waveforms = torch.from_numpy(prepared[start : start + EMBEDDING_BATCH]).to(self.device)
+            parts.append(self.tag_head.scores(self.patch_tokens(waveforms), queries).cpu().numpy())
+        return np.concatenate(parts) if parts else np.empty((0, len(texts)), np.float32)
 
     def evidence(self, prepared: NDArray[np.float32], text: str) -> NDArray[np.float32]:
         """Tell which leads and windows of one ECG speak for a text; see `fgclep.evidence.evidence`."""

@@ -31,7 +31,7 @@ class TagAlignment:
 
 
 class TagHead(nn.Module):
-    """Tag-specific ECG vectors from patch tokens, such as the 12 leads x 10 windows of `ViT1d`.
+    """Tag-specific ECG vectors from patch tokens, such as the 12 leads x 10 windows of `ViT1d` or `LeadStem`.
 
     `attention`: softmax over patches of (z Wq)(X Wk)' / sqrt(dim), values X Wv. `transport`: the plan of
     `transport_plan` over cosines, values X. X are the projected, unit-norm patches, z the tag.
@@ -43,6 +43,8 @@ class TagHead(nn.Module):
         eps: of `transport_plan`.
         tau: of `transport_plan`; about 0.1 points better than FOCAL's 1.0, which looks at all patches alike.
         iterations: of `transport_plan`.
+        log_scale_init: start of the head's own t'.
+        bias_init: start of its b; about log(share of true pairs).
 
     Raises:
         ValueError: if `alignment` is neither.
@@ -56,11 +58,15 @@ class TagHead(nn.Module):
         eps: float = 0.1,
         tau: float = 1.0,
         iterations: int = 30,
+        log_scale_init: float = 3.4,
+        bias_init: float = -5.0,
     ) -> None:
         super().__init__()
         if alignment not in ALIGNMENTS:
             raise ValueError(f"alignment is {alignment!r}; expected one of {', '.join(ALIGNMENTS)}")
         self.alignment, self.eps, self.tau, self.iterations = alignment, eps, tau, iterations
+        self.log_scale = nn.Parameter(torch.tensor(log_scale_init))
+        self.bias = nn.Parameter(torch.tensor(bias_init))
         self.project = nn.Linear(width, dim, bias=False)
         if alignment == "attention":
             self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
@@ -73,6 +79,25 @@ class TagHead(nn.Module):
             tags: unit-norm text vectors, shape (batch, tags, dim).
             mask: bool, shape (batch, tags), False where a tag is padding; None: no padding.
         """
+        return self._align(tokens, tags, mask, alone=False)
+
+    def align_queries(self, tokens: Tensor, queries: Tensor) -> TagAlignment:
+        """Align every query with every ECG, each query alone: in transport the tags of one ECG compete.
+
+        Args:
+            tokens: shape (batch, width, patches).
+            queries: unit-norm text vectors, shape (queries, dim).
+        """
+        return self._align(tokens, queries.expand(len(tokens), -1, -1), None, alone=True)
+
+    def scores(self, tokens: Tensor, queries: Tensor) -> Tensor:
+        """Return the cosine of every query with its own vector of every ECG, float32, shape (batch, queries).
+
+        Times t plus b they are logits, e.g. for `statement_loss`. Arguments as of `align_queries`.
+        """
+        return self.align_queries(tokens, queries).evidence.sum(dim=2)
+
+    def _align(self, tokens: Tensor, tags: Tensor, mask: Tensor | None, alone: bool) -> TagAlignment:
         patches = F.normalize(self.project(tokens.transpose(1, 2)).float(), dim=-1)
         with torch.autocast(tokens.device.type, enabled=False):
             tags = tags.float()
@@ -84,29 +109,13 @@ class TagHead(nn.Module):
                     weights = weights * mask[:, :, None]
             else:
                 values = patches
-                similarity = tags @ patches.transpose(1, 2)
-                weights = transport_plan(similarity, mask, eps=self.eps, tau=self.tau, iterations=self.iterations)
+                cosines = tags @ patches.transpose(1, 2)
+                problems = cosines.flatten(0, 1)[:, None] if alone else cosines
+                plan = transport_plan(problems, mask, eps=self.eps, tau=self.tau, iterations=self.iterations)
+                weights = plan.reshape(cosines.shape)
             mixed = weights @ values
             length = mixed.norm(dim=-1, keepdim=True).clamp(min=1e-12)  # padding has length 0
             return TagAlignment(mixed / length, weights * (tags @ values.transpose(1, 2)) / length)
-
-    def scores(self, tokens: Tensor, queries: Tensor) -> Tensor:
-        """Return the cosine of every query with its own vector of every ECG, each query aligned alone.
-
-        Args:
-            tokens: shape (batch, width, patches).
-            queries: unit-norm text vectors, shape (queries, dim).
-
-        Returns:
-            float32, shape (batch, queries); times t plus b they are logits, e.g. for `statement_loss`.
-        """
-        if self.alignment == "attention":
-            together: TagAlignment = self(tokens, queries.expand(len(tokens), -1, -1))
-            return together.evidence.sum(dim=2)
-        # Tags compete in transport, so every pair of ECG and query is a problem of its own.
-        ecgs = tokens.repeat_interleave(len(queries), dim=0)
-        alone: TagAlignment = self(ecgs, queries.repeat(len(tokens), 1)[:, None, :])
-        return alone.evidence.sum(dim=2).reshape(len(tokens), len(queries))
 
 
 def tag_loss(aligned: TagAlignment, tags: Tensor, mask: Tensor, log_scale: Tensor, bias: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from fgclep import __version__
 from fgclep.evaluation.tables import score_tables, score_text_search
 from fgclep.models.dual_encoder import FGCLEPModel
 from fgclep.pretrained import Calibration
-from fgclep.training.coarse import ValidationSet, encode_units
 from fgclep.training.config import CoarseConfig
+from fgclep.training.training_set import ValidationSet, encode_units
 
 _TEMPLATE = """---
 license: cc-by-4.0
@@ -55,10 +55,10 @@ def model_card(
     facts: TrainingFacts,
 ) -> tuple[str, dict[str, object]]:
     """Measure the model on the validation records and return its card and the numbers."""
-    ecg = encode_units(model, validation.waveforms, autocast=False)
+    ecg = encode_units(model.ecg_encoder, validation.waveforms, autocast=False)
     scores = score_text_search(validation.infos, ecg, model.encode_text)
     card = _TEMPLATE.format(
-        preset=config.preset,
+        preset=config.tower,
         ecg_arch=model.config.ecg["arch"],
         ecg_parameters=sum(p.numel() for p in model.ecg_encoder.parameters()) / 1e6,
         n_samples=model.config.n_samples,

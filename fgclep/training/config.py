@@ -1,22 +1,23 @@
-"""Settings of a training run, read from TOML; unknown keys are refused."""
+"""Settings of training: of the two recipes of step 1, and of step 3."""
 
-import difflib
-import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fgclep.errors import UsageError
+from fgclep.evaluation.text_search import TASKS
 from fgclep.models.config import ECG_PRESETS
+from fgclep.models.tag_head import ALIGNMENTS
+from fgclep.training.settings import make_settings, read_toml
 
 
 @dataclass(frozen=True)
 class CoarseConfig:
-    """Settings of `fgclep train coarse`.
+    """Settings of `fgclep train coarse` by our recipe, preset `small`.
 
     Attributes:
-        preset: ECG tower (`fgclep.models.config.ECG_PRESETS`).
+        tower: ECG tower (`fgclep.models.config.ECG_PRESETS`).
         text_tower: `minilm`, a directory or a hub id.
         seed: seeds everything.
         epochs: passes over the records in the first phase, in which the ECG tower learns.
@@ -25,6 +26,8 @@ class CoarseConfig:
         balanced_share: share of each batch that is drawn by finding, rare ones as often as common ones.
         left_open_weight: weight of "absent" where an annotator left a finding uncoded beside a code that may include it
             (`fgclep.training.labels.ptbxl_left_open`).
+        shortest_crop: least share of the ten seconds that a step sees.
+        mix: concentration of the shares with which ECGs are mixed (`fgclep.training.augment.mix`).
         learning_rate: peak of the one-cycle schedule.
         weight_decay: of AdamW.
         log_scale_init: start of t'. The paper's log 10 leaves too little room where an ECG has many true statements:
@@ -42,19 +45,23 @@ class CoarseConfig:
         text_learning_rate: of the text tower; its head learns ten times faster.
         frozen_text_blocks: lowest transformer blocks of the text tower that stay as they are, with the embeddings.
         keep_frequent: most frequent word pieces of the text tower to keep beside those the texts need.
+        tag_steps: steps of the third phase, in which the tag head learns; 0: no tag head.
+        tag_alignment: `attention` or `transport`, see `fgclep.models.tag_head`.
         threads: torch threads; 0 leaves torch's default.
     """
 
-    preset: str = "small"
+    tower: str = "small"
     text_tower: str = "minilm"
     seed: int = 7
-    epochs: int = 20
-    patience: int = 3
+    epochs: int = 22
+    patience: int = 4
     batch_size: int = 128
     balanced_share: float = 0.3
     left_open_weight: float = 0.3
+    shortest_crop: float = 0.7
+    mix: float = 0.2
     learning_rate: float = 2e-3
-    weight_decay: float = 0.02
+    weight_decay: float = 0.05
     log_scale_init: float = 3.4
     bias_init: float = -5.0
     synthetic_records: int = 4000
@@ -68,56 +75,143 @@ class CoarseConfig:
     text_learning_rate: float = 1e-4
     frozen_text_blocks: int = 2
     keep_frequent: int = 4000
+    tag_steps: int = 0
+    tag_alignment: str = "attention"
     threads: int = 0
 
 
-_NEVER_ZERO = ("epochs", "patience", "batch_size", "learning_rate")
+@dataclass(frozen=True)
+class PairSettings:
+    """Settings of training on ECG-report pairs, shared by steps 1 and 3; the defaults are the paper's.
+
+    Attributes:
+        seed: seeds everything.
+        epochs: passes over the pairs.
+        patience: epochs without a better validation score after which training ends.
+        batch_size: pairs that are compared with each other, in all processes together.
+        accumulation: batches whose gradients make one step. Pairs of different batches are never compared, so this is
+            not the same as a larger batch.
+        learning_rate: of AdamW, at the end of the warm-up; a cosine takes it to zero.
+        weight_decay: of AdamW.
+        warmup_share: share of the steps in which the rate rises.
+        clip_norm: gradients longer than this are cut to it; 0 leaves them. The paper tells of none.
+        pair_labels: which pairs match: `diagonal` (the paper), `equal-text` (an ECG with every copy of its report's
+            text; identical reports are common), or `soft` (FOCAL's loss in place of eq. 7).
+        similarity_weight: lambda of eq. 7.
+        similarity_reduction: of eq. 6: `sum` over texts as published, or `mean`.
+        stop_gradient: whether the target of eq. 6 carries no gradient (METHOD A2; the paper leaves it open).
+        rows_per_block: ECGs whose row of the pair matrix exists at a time.
+        frozen_text_blocks: lowest transformer blocks of the text tower that stay as they are, with the embeddings.
+            The paper does not say; its authors' later code trains the last three of twelve.
+        synthetic_records: synthetic ECGs with their reports to add.
+        validation_data: a PTB-XL tree or pack whose fold 9 chooses the epoch; empty: the validation records of the
+            training data choose.
+        validation_tasks: PTB-XL tasks whose macro AUC counts.
+        checkpoint_steps: steps between checkpoints, beside those at the end of each epoch.
+        precision: `auto` (bfloat16 where it is faster), `fp32` or `bf16`.
+        compile: compile the ECG tower with torch.compile; pays on CUDA after the first minutes.
+        threads: torch threads; 0 leaves torch's default.
+    """
+
+    seed: int = 7
+    epochs: int = 10
+    patience: int = 10
+    batch_size: int = 100
+    accumulation: int = 1
+    learning_rate: float = 2e-5
+    weight_decay: float = 1e-4
+    warmup_share: float = 0.1
+    clip_norm: float = 0.0
+    pair_labels: str = "diagonal"
+    similarity_weight: float = 0.5
+    similarity_reduction: str = "sum"
+    stop_gradient: bool = True
+    rows_per_block: int = 1024
+    frozen_text_blocks: int = 9
+    synthetic_records: int = 0
+    validation_data: str = ""
+    validation_tasks: tuple[str, ...] = ("super", "sub", "form", "rhythm", "all")
+    checkpoint_steps: int = 500
+    precision: str = "auto"
+    compile: bool = False
+    threads: int = 0
 
 
-def read_config(path: Path | None, overrides: dict[str, Any]) -> CoarseConfig:
-    """Read a TOML file and apply command-line overrides.
+@dataclass(frozen=True)
+class PairConfig(PairSettings):
+    """Settings of `fgclep train coarse` as in the paper, preset `fg-clep-v1` (METHOD A1-A3).
+
+    Attributes:
+        tower: ECG tower (`fgclep.models.config.ECG_PRESETS`).
+        text_tower: `minilm`, a directory or a hub id.
+        text_pool: `pooler`, `cls` or `mean`.
+        max_tokens: texts are cut after so many tokens.
+        log_scale_init: start of t', log 10.
+        bias_init: start of b.
+    """
+
+    tower: str = "resnet1d-50"
+    text_tower: str = "emilyalsentzer/Bio_ClinicalBERT"
+    text_pool: str = "pooler"
+    max_tokens: int = 128
+    log_scale_init: float = 2.302585
+    bias_init: float = -10.0
+
+
+@dataclass(frozen=True)
+class FineConfig(PairSettings):
+    """Settings of `fgclep train fine`: the same pairs loss, three epochs, both towers trainable from end to end."""
+
+    epochs: int = 3
+    patience: int = 3
+    frozen_text_blocks: int = 0
+
+
+COARSE_PRESETS: dict[str, type[CoarseConfig] | type[PairConfig]] = {"small": CoarseConfig, "fg-clep-v1": PairConfig}
+FINE_PRESETS: dict[str, dict[str, Any]] = {
+    "small": {"pair_labels": "equal-text", "similarity_reduction": "mean", "clip_norm": 1.0},
+    "fg-clep-v1": {},
+}
+_CHOICES = {
+    "tower": tuple(ECG_PRESETS),
+    "text_pool": ("pooler", "cls", "mean"),
+    "pair_labels": ("diagonal", "equal-text", "soft"),
+    "similarity_reduction": ("sum", "mean"),
+    "precision": ("auto", "fp32", "bf16"),
+    "validation_tasks": tuple(TASKS),
+    "tag_alignment": ALIGNMENTS,
+}
+
+
+def read_config(path: Path | None, overrides: Mapping[str, Any]) -> CoarseConfig | PairConfig:
+    """Read the settings of step 1: a preset's, what the file changes of them, and what the command line changes.
 
     Raises:
-        UsageError: for a missing file, bad TOML, an unknown key (naming the nearest) or a value of the wrong type.
+        UsageError: for a missing file, bad TOML, an unknown preset or key (naming the nearest) or an impossible value.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"{path} is not a readable TOML file: {error}.") from error
-    values |= overrides
-    types = {field.name: type(field.default) for field in fields(CoarseConfig)}
-    for key, value in values.items():
-        if key not in types:
-            near = difflib.get_close_matches(key, types, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(types)}"
-            raise UsageError(f"unknown key {key!r} in the training configuration{f' {path}' if path else ''}.", hint)
-        wanted = types[key]
-        if not isinstance(value, wanted) and not (wanted is float and isinstance(value, int)):
-            raise UsageError(f"{key} is {value!r}; expected {wanted.__name__}.")
-        if isinstance(value, int | float) and (value < 0 or (value == 0 and key in _NEVER_ZERO)) and key != "bias_init":
-            least = "more than zero" if key in _NEVER_ZERO else "zero or more"
-            raise UsageError(f"{key} is {value}; expected {least}.")
-    config = CoarseConfig(**values)
-    if config.preset not in ECG_PRESETS:
-        raise UsageError(f"unknown preset {config.preset!r}; expected one of {', '.join(ECG_PRESETS)}.")
-    return config
+    return coarse_settings(read_toml(path) | dict(overrides), str(path or ""))
 
 
-def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    """Parse `key=value` settings of the command line; values are read as TOML, bare words as text.
+def coarse_settings(values: Mapping[str, Any], where: str = "") -> CoarseConfig | PairConfig:
+    """Build the settings of step 1 from a preset (`small` unless told) and what differs from it; raises as above."""
+    preset, changed = _split_preset(values, tuple(COARSE_PRESETS))
+    return make_settings(COARSE_PRESETS[preset], changed, _CHOICES, where)
 
-    Raises:
-        UsageError: for a pair without `=`.
-    """
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, text = pair.partition("=")
-        if not separator:
-            raise UsageError(f"the setting {pair!r} has no '='; expected key=value, such as epochs=10.")
-        try:
-            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key.strip()] = text.strip()
-    return values
+
+def read_fine_config(path: Path | None, overrides: Mapping[str, Any]) -> FineConfig:
+    """Read the settings of step 3; raises as `read_config` does."""
+    return fine_settings(read_toml(path) | dict(overrides), str(path or ""))
+
+
+def fine_settings(values: Mapping[str, Any], where: str = "") -> FineConfig:
+    """Build the settings of step 3 from a preset (`small` unless told) and what differs from it."""
+    preset, changed = _split_preset(values, tuple(FINE_PRESETS))
+    return make_settings(FineConfig, FINE_PRESETS[preset] | changed, _CHOICES, where)
+
+
+def _split_preset(values: Mapping[str, Any], known: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+    changed = dict(values)
+    preset = changed.pop("preset", "small")
+    if preset not in known:
+        raise UsageError(f"unknown preset {preset!r}; expected one of {', '.join(known)}.")
+    return preset, changed

@@ -1,11 +1,10 @@
-"""A whole training run of step 1: from a PTB-XL tree to a model bundle."""
+"""A whole run of step 1 by our recipe: from a PTB-XL tree or pack to a model bundle."""
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,8 +12,7 @@ import torch
 from fgclep.datasets import Dataset, open_for_rate
 from fgclep.errors import DataError, UsageError
 from fgclep.findings.tagger import split_report
-from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
-from fgclep.models.dual_encoder import FGCLEPModel
+from fgclep.models.config import ECG_PRESETS
 from fgclep.models.text_towers import load_text_tower, prune_vocabulary
 from fgclep.preprocessing import EcgProcessor
 from fgclep.pretrained import save_bundle
@@ -22,14 +20,15 @@ from fgclep.record import RecordInfo
 from fgclep.reports import clean_report
 from fgclep.training.calibrate import fit_calibration
 from fgclep.training.card import TrainingFacts, model_card
-from fgclep.training.coarse import CoarseTrainer, TrainingSet, ValidationSet
+from fgclep.training.coarse import train_both_sides
 from fgclep.training.config import CoarseConfig
+from fgclep.training.fresh_model import fresh_model
 from fgclep.training.labels import finding_ids, ptbxl_labels, ptbxl_left_open, synthetic_labels
+from fgclep.training.run_folder import logged, pin_settings
 from fgclep.training.statements import StatementSampler, machine_statements
+from fgclep.training.tag_side import TagSettings, train_tag_side
+from fgclep.training.training_set import TrainingSet, ValidationSet
 from fgclep.training.waveforms import WaveformSet, read_waveforms, synthetic_waveforms
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 TRAIN_FOLDS = range(1, 9)
 VALIDATION_FOLD = 9
@@ -46,7 +45,7 @@ def train_coarse(
     """Train CLEP on PTB-XL folds 1-8 plus synthetic ECGs, choose on fold 9, write a bundle to `out`/bundle.
 
     Args:
-        data: a PTB-XL tree.
+        data: a PTB-XL tree or pack.
         out: run directory; the waveform cache and the training log stay in it.
         config: settings, saved beside the bundle.
         statements_file: report statements of another source, one per line, to learn the wording of.
@@ -61,16 +60,20 @@ def train_coarse(
         UsageError: if the statements cannot be read, a batch is larger than the data, or `out` holds another run.
         NotSetUpError: if the text tower is not to be had.
     """
-    preset = ECG_PRESETS[config.preset]
+    preset = ECG_PRESETS[config.tower]
     processor = EcgProcessor(**preset["input"])
-    dataset = _open_ptbxl(data, processor)
+    dataset = open_ptbxl(data, processor)
     machine = [] if statements_file is None else _read_lines(statements_file)
     torch.manual_seed(config.seed)
     if config.threads:
         torch.set_num_threads(config.threads)
     tower, tokenizer = load_text_tower(config.text_tower)
     out.mkdir(parents=True, exist_ok=True)
-    _pin_settings(out / "config.json", config, data, machine)
+    sources = {
+        "data": str(data.resolve()),
+        "statements": hashlib.sha256("\n".join(machine).encode()).hexdigest()[:16],
+    }
+    pin_settings(out / "config.json", asdict(config) | sources)
     report(f"reading {data} at {dataset.fs_hz} Hz")
     real = read_waveforms(dataset, processor, out / "cache", workers, report)
     report(f"{len(real.infos):,} records read")
@@ -82,22 +85,32 @@ def train_coarse(
             f"{data} has {len(train_rows)} records in folds 1-8 and {len(validation_rows)} in fold 9; both are needed.",
             f"fgclep data scan {data}",
         )
-    training = _training_set(real, train_rows, config, processor, report)
+    training = build_training_set(real, train_rows, config, processor, report)
     if len(training) < config.batch_size:
         raise UsageError(f"batch_size is {config.batch_size}; there are only {len(training)} training records.")
-    validation = ValidationSet([real.infos[i] for i in validation_rows], real.waveforms[validation_rows])
-    sampler = _sampler(training, machine, [real.infos[i] for i in train_rows], report)
-    model = _fresh_model(config, preset, processor, tower, tokenizer, sampler)
+    validation = ValidationSet([real.infos[i] for i in validation_rows], real.waveforms.select(validation_rows))
+    sampler = build_sampler(training, machine, [real.infos[i] for i in train_rows], report)
+    model = fresh_model(
+        preset,
+        processor,
+        tower,
+        prune_vocabulary(tower, tokenizer, sampler.all_texts(), config.keep_frequent),
+        text_pool="mean",
+        max_tokens=128,
+        log_scale_init=config.log_scale_init,
+        bias_init=config.bias_init,
+    )
     report(
         f"ECG tower {sum(p.numel() for p in model.ecg_encoder.parameters()) / 1e6:.1f} M parameters, "
         f"text vocabulary {tower.config.vocab_size:,} pieces"
     )
     if torch.cuda.is_available():
         model.to("cuda")
-    trainer = CoarseTrainer(
-        model, training, validation, sampler, config, processor.fs_hz, out / "checkpoint.pt", _logged(out, report)
-    )
-    trainer.train()
+    tell = logged(out, report)
+    train_both_sides(model, training, validation, sampler, config, processor.fs_hz, out, tell)
+    if config.tag_steps:
+        settings = TagSettings(steps=config.tag_steps, alignment=config.tag_alignment, seed=config.seed)
+        train_tag_side(model, training, sampler, settings, processor.fs_hz, out / "tag_side.pt", tell)
     model.to("cpu").half().float().eval()  # the card is to score the weights as the bundle stores them
     calibration = fit_calibration(model, validation)
     facts = TrainingFacts(len(train_rows), len(machine), dataset.fs_hz, processor.fs_hz)
@@ -109,11 +122,18 @@ def train_coarse(
     return bundle
 
 
-def _open_ptbxl(data: Path, processor: EcgProcessor) -> Dataset:
+def open_ptbxl(data: Path, processor: EcgProcessor) -> Dataset:
+    """Open a PTB-XL tree or pack at the rate that suits a model's input.
+
+    Raises:
+        NotSetUpError: if it does not exist.
+        DataError: if it is another data set.
+    """
     dataset = open_for_rate(data, processor.fs_hz)
     if dataset.kind != "ptb-xl":
         raise DataError(
-            f"{data} is a {dataset.kind} tree; training of step 1 reads PTB-XL.", f"fgclep data scan {data}"
+            f"{data} is a {dataset.kind} tree; the preset small reads PTB-XL.",
+            "-o preset=fg-clep-v1 trains on any ECGs with reports.",
         )
     return dataset
 
@@ -125,13 +145,22 @@ def _read_lines(file: Path) -> list[str]:
         raise UsageError(f"{file} is not a readable UTF-8 list of statements: {error}.") from error
 
 
-def _training_set(
+def build_training_set(
     real: WaveformSet,
     rows: np.ndarray,
     config: CoarseConfig,
     processor: EcgProcessor,
     report: Callable[[str], None],
 ) -> TrainingSet:
+    """Label records and add the synthetic ones.
+
+    Args:
+        real: PTB-XL records.
+        rows: those of them to train on.
+        config: whose `seed` and `synthetic_records` count.
+        processor: the model's input.
+        report: told what is done.
+    """
     infos = [real.infos[i] for i in rows]
     report(f"{config.synthetic_records:,} synthetic ECGs are generated")
     synthetic = synthetic_waveforms(config.seed, config.synthetic_records, processor)
@@ -139,12 +168,20 @@ def _training_set(
     reports = [clean_report(info.report_lines, lower=True) for info in [*infos, *synthetic.infos]]
     left_open = np.zeros(labels.shape, bool)
     left_open[: len(infos)] = [ptbxl_left_open(info) for info in infos]
-    return TrainingSet([real.waveforms[rows], synthetic.waveforms], labels, left_open, reports)
+    return TrainingSet([real.waveforms.select(rows), synthetic.waveforms], labels, left_open, reports)
 
 
-def _sampler(
+def build_sampler(
     training: TrainingSet, machine_texts: Sequence[str], infos: Sequence[RecordInfo], report: Callable[[str], None]
 ) -> StatementSampler:
+    """Collect what can be said of the training records.
+
+    Args:
+        training: labelled records.
+        machine_texts: report statements of another source.
+        infos: records whose reports lend their clauses.
+        report: told how much there is.
+    """
     has_both = (training.labels == 1).any(axis=0) & (training.labels == -1).any(axis=0)
     usable = [key for key, both in zip(finding_ids(), has_both, strict=True) if both]
     machine = machine_statements(machine_texts)
@@ -155,58 +192,3 @@ def _sampler(
         f"{len(own):,} clauses of reports"
     )
     return StatementSampler(machine + own, usable)
-
-
-def _fresh_model(
-    config: CoarseConfig,
-    preset: dict[str, Any],
-    processor: EcgProcessor,
-    tower: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerFast",
-    sampler: StatementSampler,
-) -> FGCLEPModel:
-    tokenizer = prune_vocabulary(tower, tokenizer, sampler.all_texts(), config.keep_frequent)
-    text = tower.config.to_dict()
-    text.pop("_name_or_path", None)  # where the tower lay on this machine is no part of the model
-    model = FGCLEPModel(
-        FGCLEPConfig(
-            ecg=preset["ecg"],
-            pool=preset["pool"],
-            n_samples=processor.n_samples,
-            text=text,
-            text_pool="mean",
-            max_tokens=128,
-            log_scale_init=config.log_scale_init,
-            bias_init=config.bias_init,
-        )
-    )
-    needed = model.text_tower.state_dict()  # a tower may bring a pooler that mean pooling does not use
-    model.text_tower.load_state_dict({name: value for name, value in tower.state_dict().items() if name in needed})
-    model.tokenizer = tokenizer
-    return model
-
-
-def _pin_settings(file: Path, config: CoarseConfig, data: Path, machine_texts: Sequence[str]) -> None:
-    """Save settings and sources with the run; refuse to go on with others (threads may change)."""
-    settings = asdict(config) | {
-        "data": str(data.resolve()),
-        "statements": hashlib.sha256("\n".join(machine_texts).encode()).hexdigest()[:16],
-    }
-    if file.is_file():
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-        changed = [key for key, value in settings.items() if key != "threads" and earlier.get(key, value) != value]
-        if changed:
-            raise UsageError(
-                f"{file.parent} holds a run with another {', '.join(changed)}.",
-                "Repeat the settings or choose a new --out.",
-            )
-    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def _logged(out: Path, report: Callable[[str], None]) -> Callable[[str], None]:
-    def both(line: str) -> None:
-        with (out / "train.log").open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
-        report(line)
-
-    return both

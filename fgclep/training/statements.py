@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fgclep.findings.catalog import findings, fold_wording
 from fgclep.findings.tagger import tag_statement
 from fgclep.training.labels import Labels, finding_ids
+from fgclep.training.shorthand import hurried
 
 MAX_TERMS = 5
 
@@ -74,6 +75,7 @@ class StatementSampler:
         self.whole = [key for key in usable if catalogue[key].group != "lead"]
         self.by_lead = [key for key in usable if catalogue[key].group == "lead"]
         self.machine = list(machine)
+        self.forbidden = held_out_wordings()
         self.leads_per_step = leads_per_step
 
     def sample(self, rng: random.Random, extra: int) -> list[Statement]:
@@ -99,9 +101,15 @@ class StatementSampler:
         return texts + [statement.text for statement in self.machine] + [*_TEMPLATES, *_NEGATIONS, *_JOINS]
 
     def _word(self, rng: random.Random, key: str) -> str:
-        """Return a wording of the finding; the plain name has a fixed share, so that it never gets rare."""
+        """Return a wording of the finding, some in shorthand; the plain name keeps a share, so that it never gets rare.
+
+        Shorthand may chance upon a held-out wording: the plain name takes its place.
+        """
         words = self.wordings[key]
-        return words[0] if rng.random() < 0.15 else rng.choice(words)
+        if rng.random() < 0.15:
+            return words[0]
+        word = hurried(rng.choice(words), rng)
+        return word if fold_wording(word) not in self.forbidden else words[0]
 
     @staticmethod
     def _template(rng: random.Random, text: str) -> str:

@@ -5,6 +5,7 @@ So a backend only proposes candidates, with a margin above its rounding error; `
 similarities the same way for all of them. Equal vectors therefore tie exactly, and ties go by row.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,11 @@ Similarities = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_NORM_BOUND = 1.01  # rows are unit vectors; float16 storage may lengthen them a little
+NORM_BOUND = 1.01
+"""Of a row's length: rows are unit vectors; float16 storage may lengthen them a little."""
+SPARE = 16
+"""Candidates asked for beyond k, so that ties at the edge are seen at once."""
+_ORACLE_PRODUCTS = 1 << 25  # in memory at once: 268 MB of float64
 
 
 class Backend(Protocol):
@@ -58,7 +63,7 @@ def check_arguments(queries: NDArray[np.float32], k: int, mask: Mask | None, sha
 
 def rounding_margin(query: NDArray[np.float32]) -> float:
     """Bound twice the float32 rounding error of a product of `query` (D,) with a unit row."""
-    return float(2 * len(query) * np.finfo(np.float32).eps * np.linalg.norm(query) * _NORM_BOUND)
+    return float(2 * len(query) * np.finfo(np.float32).eps * np.linalg.norm(query) * NORM_BOUND)
 
 
 def exact_top(vectors: Vectors, query: NDArray[np.float32], candidates: Rows, k: int) -> tuple[Similarities, Rows]:
@@ -82,15 +87,51 @@ def exact_top(vectors: Vectors, query: NDArray[np.float32], candidates: Rows, k:
     return similarities[order], candidates[order].astype(np.int64)
 
 
+def settled(ask: Callable[[int], tuple[Similarities, Rows]], width: int, most: int, margin: float) -> Rows:
+    """Ask for more and more rows until the last one is safely below the edge, so that no tie is cut off.
+
+    Args:
+        ask: gives the best rows by product, as many as it is told (at most `most`): products descending, and rows.
+        width: how many are wanted, at least 1.
+        most: how many there are.
+        margin: twice the error of a product.
+
+    Returns:
+        rows among which are the best `width` by exact similarity.
+    """
+    asked = min(most, width + SPARE)
+    while True:
+        products, rows = ask(asked)
+        edge = products[width - 1] - margin
+        if asked == most or products[-1] < edge:
+            near: Rows = rows[products >= edge]
+            return near
+        asked = min(most, 4 * asked)
+
+
 def brute_force(
     vectors: Vectors, queries: NDArray[np.float32], k: int, mask: Mask | None = None
 ) -> tuple[Similarities, Rows]:
-    """Answer a search by ranking every allowed row: the oracle that backends are compared with."""
+    """Answer a search by the float64 products with every allowed row: the oracle that backends are compared with."""
     allowed = np.arange(len(vectors)) if mask is None else np.flatnonzero(mask)
-    answers = [exact_top(vectors, query, allowed, k) for query in queries]
     width = min(k, len(allowed))
-    similarities = np.array([answer[0] for answer in answers], np.float32).reshape(len(queries), width)
-    return similarities, np.array([answer[1] for answer in answers], np.int64).reshape(len(queries), width)
+    similarities = np.empty((len(queries), width), np.float32)
+    rows = np.empty((len(queries), width), np.int64)
+    if width == 0:
+        return similarities, rows
+    at_once = max(1, _ORACLE_PRODUCTS // len(allowed))
+    for first in range(0, len(queries), at_once):
+        chunk = queries[first : first + at_once].astype(np.float64)
+        products = np.empty((len(chunk), len(allowed)))
+        for start in range(0, len(allowed), 16384):
+            block = slice(start, start + 16384)
+            products[:, block] = chunk @ vectors[allowed[block]].astype(np.float64).T
+        for place, found in enumerate(products, first):
+            edge = np.partition(found, len(found) - width)[len(found) - width]
+            # Similarities are float32: rows a little below the edge may tie with it, and ties go by row.
+            near = allowed[found >= edge - rounding_margin(queries[place])]
+            similarities[place], rows[place] = exact_top(vectors, queries[place], near, width)
+    return similarities, rows
 
 
 def self_test(backend: Backend, vectors: Vectors, *, sample: int = 2000, seed: int = 0) -> None:

@@ -1,5 +1,6 @@
 """Search with a flat FAISS index, memory-mapped from disk; masks become ID selectors."""
 
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -7,10 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgclep.errors import CorruptionError
-from indexer.backends.base import Mask, Rows, Similarities, Vectors, check_arguments, exact_top, rounding_margin
+from indexer.backends.base import (
+    SPARE,
+    Mask,
+    Rows,
+    Similarities,
+    Vectors,
+    check_arguments,
+    exact_top,
+    rounding_margin,
+    settled,
+)
 from indexer.backends.numpy_matmul import NumpyMatmul
 
-_SPARE = 16  # candidates asked for beyond k, so that ties at the edge are seen at once
 _SORT_SHARE = 4  # above a quarter of the rows, FAISS's heap is slower than one product and a partition
 _ROWS_AT = 8  # position of the number of rows: after the kind of index and the dimension
 _KINDS = {np.dtype(np.float32): "Flat", np.dtype(np.float16): "SQfp16"}
@@ -69,7 +79,7 @@ class FaissFlat:
         check_arguments(queries, k, mask, self._vectors.shape)
         allowed = len(self._vectors) if mask is None else int(np.count_nonzero(mask))
         width = min(k, allowed)
-        if (width + _SPARE) * _SORT_SHARE > len(self._vectors):
+        if width == 0 or (width + SPARE) * _SORT_SHARE > len(self._vectors):
             return self._matmul.search(queries, k, mask)
         similarities = np.empty((len(queries), width), np.float32)
         rows = np.empty((len(queries), width), np.int64)
@@ -79,20 +89,13 @@ class FaissFlat:
             # FAISS's type stubs know only the C++ signatures, not the Python ones it adds.
             parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))  # type: ignore[call-arg, arg-type]
         for position, query in enumerate(queries):
-            candidates = self._candidates(query, width, allowed, parameters)
+            ask = partial(self._best, query, parameters)
+            candidates = settled(ask, width, allowed, rounding_margin(query))
             similarities[position], rows[position] = exact_top(self._vectors, query, candidates, width)
         return similarities, rows
 
-    def _candidates(
-        self, query: NDArray[np.float32], width: int, allowed: int, parameters: faiss.SearchParameters | None
-    ) -> Rows:
-        """Ask FAISS for rows until the last one is safely below the edge, so that no tie is cut off."""
-        margin = rounding_margin(query)
-        asked = min(allowed, width + _SPARE)
-        while width:
-            products, found = self._index.search(query[None], asked, params=parameters)
-            if asked == allowed or products[0, -1] < products[0, width - 1] - margin:
-                near: Rows = found[0][products[0] >= products[0, width - 1] - margin]
-                return near
-            asked = min(allowed, 4 * asked)
-        return np.empty(0, np.int64)
+    def _best(
+        self, query: NDArray[np.float32], parameters: faiss.SearchParameters | None, asked: int
+    ) -> tuple[Similarities, Rows]:
+        products, rows = self._index.search(query[None], asked, params=parameters)
+        return products[0], rows[0]

@@ -178,3 +178,15 @@ def test_help_names_every_benchmark() -> None:
 def test_command_words_leave_out_what_was_not_given() -> None:
     words = command_words("x", model=["a", "b"], random_init=True, full=False, splits=None, seed=0, data=Path("d"))
     assert words == "fgclep evaluate x --model a --model b --random-init --seed 0 --data d".split()
+
+
+def test_without_any_class_to_measure_no_number_is_printed(tiny_bundle, shared_data, fgclep_home, capsys) -> None:
+    folder = shared_data / "challenge2021" / "cpsc2018"
+    if not folder.is_dir():
+        pytest.skip(f"no records of CPSC2018: {folder} does not exist")
+    words = ["evaluate", "zero-shot", "--dataset", "cpsc2018", "--data", str(folder), "--model", str(tiny_bundle)]
+    assert run([*words, "--split", "val"]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 1 listed records" in out
+    assert "Skipped, for want of positives or negatives: AFIB, VPC, NORM, 1AVB, CRBBB, STE, PAC, CLBBB, STD." in out
+    assert "nan" not in out

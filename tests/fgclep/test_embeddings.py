@@ -1,3 +1,5 @@
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,14 @@ class Counting:
         self.root, self.fs_hz = dataset.root, dataset.fs_hz
         self._dataset = dataset
         self.reads = 0
+        self.killed_at = -1
+
+    def stamp(self, info: RecordInfo) -> list[tuple[int, int]]:
+        return self._dataset.stamp(info)
 
     def read(self, info: RecordInfo) -> EcgRecord:
+        if self.reads == self.killed_at:
+            raise KeyboardInterrupt
         self.reads += 1
         if info.record_id.endswith("broken"):
             raise RecordReject(info.record_id, "truncated", "cut off")
@@ -74,7 +82,67 @@ def test_the_cache_tells_models_records_and_rates_apart(
     dataset.fs_hz = 123
     embed(one, dataset, infos, "joint", tmp_path)
     assert dataset.reads == before + 6
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_sets_that_overlap_share_their_vectors(
+    tiny_bundle: Path, counted: tuple[Any, list[RecordInfo]], tmp_path: Path
+) -> None:
+    dataset, infos = counted
+    encoder = open_encoder(str(tiny_bundle))
+    expected = encoder.features(direct(encoder, dataset, infos))
+    dataset.reads = 0
+    told: list[tuple[int, int]] = []
+    for rows, reads, counts in (
+        ([4, 1, 2], 3, [(3, 3)]),
+        ([1, 2, 5, 1], 4, [(4, 4)]),
+        ([5, 4, 2], 4, []),
+        ([0, 1, 2, 3, 4, 5], 6, [(6, 6)]),
+    ):
+        told.clear()
+        asked = [infos[row] for row in rows]
+        embedded = embed(encoder, dataset, asked, "features", tmp_path, progress=lambda *each: told.append(each))
+        assert np.allclose(embedded.vectors, expected[rows], atol=1e-5)
+        assert embedded.kept.tolist() == list(range(len(rows)))
+        assert (dataset.reads, told) == (reads, counts)
+
+
+def test_only_records_whose_files_changed_are_encoded_again(
+    tiny_bundle: Path, synthetic_tree: Path, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(synthetic_tree, tree)
+    dataset = Counting(open_dataset(tree))
+    infos = list(open_dataset(tree).iter_infos())[:4]
+    encoder = open_encoder(str(tiny_bundle))
+    before = embed(encoder, dataset, infos, "joint", tmp_path / "cache")  # type: ignore[arg-type]
+    samples = tree / f"{infos[2].path}.dat"
+    values = np.fromfile(samples, "<i2")
+    os.utime(samples, ns=(0, 0))
+    samples.write_bytes(values[::-1].tobytes())  # as long as before
+    after = embed(encoder, dataset, infos, "joint", tmp_path / "cache")  # type: ignore[arg-type]
+    assert dataset.reads == 5
+    assert np.array_equal(after.vectors[[0, 1, 3]], before.vectors[[0, 1, 3]])
+    assert np.allclose(after.vectors, encoder.encode(direct(encoder, dataset, infos)), atol=1e-6)
+    assert not np.allclose(after.vectors[2], before.vectors[2], atol=1e-3)
+    samples.unlink()
+    assert embed(encoder, dataset, infos, "joint", tmp_path / "cache").kept.tolist() == [0, 1, 3]  # type: ignore[arg-type]
+
+
+def test_a_stopped_run_goes_on_where_it_was(
+    tiny_bundle: Path, counted: tuple[Any, list[RecordInfo]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fgclep.evaluation.embeddings._CHUNK", 1)
+    monkeypatch.setattr("fgclep.evaluation.embeddings._KEPT_TOGETHER", 2)
+    dataset, infos = counted
+    encoder = open_encoder(str(tiny_bundle))
+    dataset.killed_at = 5
+    with pytest.raises(KeyboardInterrupt):
+        embed(encoder, dataset, infos, "joint", tmp_path)
+    dataset.killed_at, dataset.reads = -1, 0
+    resumed = embed(encoder, dataset, infos, "joint", tmp_path)
+    assert dataset.reads == 2  # the last of the files kept holds the third and fourth record
+    assert np.allclose(resumed.vectors, encoder.encode(direct(encoder, dataset, infos)), atol=1e-6)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "garbage", "empty"])
@@ -84,7 +152,7 @@ def test_a_damaged_cache_is_made_again(
     dataset, infos = counted
     encoder = open_encoder(str(tiny_bundle))
     first = embed(encoder, dataset, infos, "joint", tmp_path)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.rglob("*.npz")
     whole = file.read_bytes()
     middle = whole.index(first.vectors.tobytes()) + 5
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
@@ -92,7 +160,7 @@ def test_a_damaged_cache_is_made_again(
     again = embed(encoder, dataset, infos, "joint", tmp_path)
     assert dataset.reads == 12
     assert np.array_equal(again.vectors, first.vectors)
-    assert file.read_bytes()[: len(whole)] != b"" and len(list(tmp_path.iterdir())) == 1
+    assert [found.name for found in tmp_path.rglob("*.*")] == [file.name]
     embed(encoder, dataset, infos, "joint", tmp_path)
     assert dataset.reads == 12
 
@@ -116,10 +184,11 @@ def test_records_that_cannot_be_used_are_counted_and_left_out(
 
 def test_worker_processes_give_the_same(tiny_bundle: Path, synthetic_tree: Path, tmp_path: Path) -> None:
     dataset = open_dataset(synthetic_tree)
-    infos = list(dataset.iter_infos()) * 4  # several chunks
+    infos = [replace(info, record_id=f"{info.record_id}-{n}") for info in dataset.iter_infos() for n in range(4)]
     encoder = open_encoder(str(tiny_bundle))
     alone = embed(encoder, dataset, infos, "features", tmp_path / "alone", workers=1)
     together = embed(encoder, dataset, infos, "features", tmp_path / "together", workers=2)
+    assert len(infos) > 2 * 64  # several chunks
     assert np.array_equal(alone.vectors, together.vectors)
     assert np.array_equal(alone.kept, together.kept)
 

@@ -1,5 +1,6 @@
 """Evidence maps: against encoding each occluded copy alone, and against the similarity that they add up to."""
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,9 @@ import pytest
 import torch
 
 from fgclep.evidence import WINDOWS, evidence, evidence_maps
-from fgclep.models.config import FGCLEPConfig
+from fgclep.models.config import FGCLEPConfig, tag_preset
 from fgclep.models.dual_encoder import FGCLEPModel
-from fgclep.models.tag_head import ALIGNMENTS, TagHead
+from fgclep.models.tag_head import ALIGNMENTS
 from fgclep.pretrained import load_model
 
 TEXTS = ["low qrs voltage", "inverted waves", "sinus rhythm"]
@@ -60,6 +61,7 @@ def test_occlusion_points_at_the_only_place_that_counts(samples: int) -> None:
     model: Any = SimpleNamespace(
         config=SimpleNamespace(n_samples=samples),
         ecg_encoder=SimpleNamespace(tower=None, pool="mean"),
+        tag_head=None,
         encode_ecg=encode_ecg,
     )
     ecg = np.zeros((12, samples), np.float32)
@@ -100,16 +102,31 @@ def test_rows_of_the_map_are_the_leads(vit: FGCLEPModel) -> None:
 
 
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
-def test_patches_of_a_tag_head_add_up_to_its_score(vit: FGCLEPModel, alignment: str) -> None:
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_patches_of_a_tag_head_add_up_to_its_score(name: str, alignment: str, request: pytest.FixtureRequest) -> None:
+    original = request.getfixturevalue(name)
+    model = copy.deepcopy(original)
     torch.manual_seed(1)
-    head = TagHead(64, 8, alignment)
-    ecg, texts = _ecg(100), vit.encode_text(TEXTS)
-    found = evidence_maps(vit, ecg, texts, tag_head=head)
+    model.add_tag_head(tag_preset(model.config.ecg, alignment))
+    ecg, texts = _ecg(model.config.n_samples), model.encode_text(TEXTS)
+    found = evidence_maps(model, ecg, texts)
+    assert found.shape == (3, 12, 5 if name == "vit" else 10)
+    assert np.allclose(found.sum(axis=(1, 2)), model.tag_scores(ecg[None], TEXTS)[0], atol=1e-5)
+    assert np.array_equal(original.encode_ecg(ecg[None]), model.encode_ecg(ecg[None]))
+    assert not np.allclose(found[0], evidence(original, ecg, TEXTS[0]), atol=1e-5)
+
+
+def test_lead_stem_gives_every_lead_tokens_of_its_own(tagged_bundle: Path) -> None:
+    """Changing one second of one lead changes that lead's tokens there and beside it, and no other lead's."""
+    model = load_model(tagged_bundle)
+    ecg = _ecg(1000)
+    changed = ecg.copy()
+    changed[8, 500:600] += 1
     with torch.inference_mode():
-        tokens = vit.ecg_encoder.tower(torch.from_numpy(ecg[None]))
-        scores = head.scores(tokens, torch.from_numpy(texts))[0].numpy()
-    assert np.allclose(found.sum(axis=(1, 2)), scores, atol=1e-5)
-    assert not np.allclose(found, evidence_maps(vit, ecg, texts), atol=1e-3)
+        both = model.patch_tokens(torch.from_numpy(np.stack([ecg, changed]))).reshape(2, -1, 12, 10)
+    moved = (both[0] - both[1]).abs().amax(dim=0) > 1e-4
+    assert moved[8, 5]
+    assert {(int(lead), int(window)) for lead, window in moved.nonzero()} <= {(8, 4), (8, 5), (8, 6)}
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit"])
@@ -128,4 +145,9 @@ def test_wrong_shape_is_refused(resnet: FGCLEPModel) -> None:
 
 def test_tag_head_without_patch_tokens_is_refused(resnet: FGCLEPModel) -> None:
     with pytest.raises(ValueError, match="patch tokens"):
-        evidence(resnet, _ecg(1000), "sinus rhythm", tag_head=TagHead(8, 16))
+        resnet.add_tag_head({"alignment": "attention"})
+
+
+def test_scores_without_a_tag_head_are_refused(resnet: FGCLEPModel) -> None:
+    with pytest.raises(ValueError, match="no tag head"):
+        resnet.tag_scores(_ecg(1000)[None], TEXTS)

@@ -40,6 +40,24 @@ def test_paper_input_passes_unchanged() -> None:
     assert np.array_equal(paper.prepare(waveform, 500), waveform)
 
 
+@pytest.mark.parametrize("seconds", [0.3, 4, 10, 30])
+@pytest.mark.parametrize("fs_hz", [100, 128, 250, 257, 360, 500, 1000])
+def test_the_matrix_does_what_the_polyphase_filter_does(
+    fs_hz: float, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waveform = np.random.default_rng(0).standard_normal((12, round(fs_hz * seconds))).astype(np.float32)
+    for processor in (SMALL, EcgProcessor(fs_hz=250, n_samples=2500, lowpass_hz=None, center="median")):
+        quick = processor.prepare(waveform, fs_hz)
+        with monkeypatch.context() as patch:
+            patch.setattr(EcgProcessor, "block_filter", lambda self, fs_hz: None)
+            np.testing.assert_allclose(quick, processor.prepare(waveform, fs_hz), atol=1e-5)
+
+
+def test_a_rate_without_common_measure_needs_no_huge_matrix() -> None:
+    assert SMALL.block_filter(257.38) is None
+    assert np.abs(SMALL.prepare(_tones(257.38), 257.38) - _tones(100))[:, EDGE:-EDGE].max() < 0.015
+
+
 def test_length_is_padded_and_cropped() -> None:
     short = SMALL.prepare(_tones(100, seconds=4), 100)
     assert not short[:, 400:].any()

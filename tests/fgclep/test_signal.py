@@ -27,7 +27,7 @@ def make_ecg(seed=0, n_samples=1500, unit_mv=0.0):
 
 
 def raw(waveform, names=LEADS, fs_hz=500.0):
-    return RawEcg(waveform, fs_hz, tuple(names), (), "direct")
+    return RawEcg(waveform, 1.0, fs_hz, tuple(names), (), "direct")
 
 
 def reject_of(record):

@@ -9,10 +9,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from cli.main import run
+from fgclep.datasets import open_dataset
+from fgclep.datasets.pack_write import plan_pack, write_pack
 from fgclep.errors import DataError, NotSetUpError, UsageError
 from fgclep.training.augment import augment
-from fgclep.training.config import CoarseConfig, parse_overrides, read_config
+from fgclep.training.config import CoarseConfig, read_config
 from fgclep.training.run import train_coarse
+from fgclep.training.settings import parse_overrides
 
 COLUMNS = (
     "ecg_id,patient_id,age,sex,height,weight,nurse,site,device,recording_date,report,scp_codes,heart_axis,"
@@ -131,6 +134,18 @@ def test_an_interrupted_run_goes_on_as_if_unbroken(ptbxl_tree: Path, text_tower:
         assert np.array_equal(tensor, got[name]), name
 
 
+def test_a_pack_trains_the_same_model(ptbxl_tree: Path, text_tower: str, tmp_path: Path) -> None:
+    write_pack(plan_pack(open_dataset(ptbxl_tree), tmp_path / "pack"), 0, lambda counts: None)
+    config = CoarseConfig(**parse_overrides([*QUICK, f"text_tower={text_tower}"]))
+    bundles = [
+        train_coarse(data, tmp_path / name, config, None, 1, lambda line: None)
+        for name, data in (("from-tree", ptbxl_tree), ("from-pack", tmp_path / "pack"))
+    ]
+    expected, got = (load_file(bundle / "model.safetensors") for bundle in bundles)
+    for name, tensor in expected.items():
+        assert np.array_equal(tensor, got[name]), name
+
+
 def test_a_checkpoint_of_other_settings_is_refused(ptbxl_tree: Path, text_tower: str, tmp_path: Path) -> None:
     config = CoarseConfig(**parse_overrides([*QUICK, f"text_tower={text_tower}"]))
     train_coarse(ptbxl_tree, tmp_path, config, None, 1, lambda line: None)
@@ -175,6 +190,7 @@ def test_a_batch_larger_than_the_data_is_refused(ptbxl_tree: Path, text_tower: s
         (["epochs=0"], "more than zero"),
         (["text_steps=-1"], "zero or more"),
         (["preset=resnet"], "unknown preset"),
+        (["tower=resnet"], "unknown tower"),
     ],
 )
 def test_bad_settings_are_named(pairs: list[str], message: str) -> None:

@@ -1,15 +1,22 @@
 """Every backend equals brute force: same hits, same similarities, same order of ties, with and without masks."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgclep.errors import CorruptionError, UsageError
+from fgclep.errors import CorruptionError, NotSetUpError, UsageError
 from indexer.backends import Backend, NumpyMatmul, self_test
 from indexer.backends.base import brute_force
+from indexer.backends.faiss_gpu import FaissGpu
+from indexer.backends.int8_codes import Codes, write_codes
+from indexer.backends.scan import Scan, in_threads, lower_edge, precise_kernel
+from indexer.backends.torch_matmul import TorchMatmul
 
 faiss_flat = pytest.importorskip("indexer.backends.faiss_flat", reason="faiss is not installed")
 
@@ -21,10 +28,52 @@ def unit_rows(rng: np.random.Generator, rows: int, dim: int, dtype: str, copies:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(dtype)
 
 
+def coded(vectors: np.ndarray, folder: Path) -> NumpyMatmul:
+    write_codes(vectors, folder / "codes.npy", folder / "scales.npy")
+    codes = Codes(np.load(folder / "codes.npy"), np.load(folder / "scales.npy"))
+    return NumpyMatmul(vectors, codes)
+
+
+def without_simsimd(make: Callable[..., NumpyMatmul], *arguments: object) -> NumpyMatmul:
+    """Make a backend as where the optional package is missing."""
+    with patch("indexer.backends.scan.precise_kernel", lambda dtype: None):
+        return make(*arguments)
+
+
+@contextmanager
+def fake_gpu() -> Iterator[None]:
+    """FAISS's GPU classes with the habits of the real ones: selectors are ignored, k ends at 2048."""
+    import faiss
+
+    class Flat:
+        def __init__(self, resources: object, dim: int) -> None:
+            self.index = faiss.IndexFlatIP(dim)
+            self.add = self.index.add
+
+        def search(self, queries: np.ndarray, k: int, params: object = None) -> tuple[np.ndarray, np.ndarray]:
+            if k > 2048:
+                raise RuntimeError("GPU index only supports min/max-K selection up to 2048")
+            return self.index.search(queries, k)
+
+    names = {"StandardGpuResources": object, "GpuIndexFlatIP": Flat, "get_num_gpus": lambda: 1}
+    with patch.multiple(faiss, create=True, **names):
+        yield
+
+
 def backends(vectors: np.ndarray, folder: Path) -> list[Backend]:
     path = folder / "index.faiss"
     faiss_flat.write_faiss_index(vectors, path)
-    return [NumpyMatmul(vectors), faiss_flat.FaissFlat(path, vectors)]
+    with fake_gpu():
+        gpu = FaissGpu(vectors)
+    return [
+        NumpyMatmul(vectors),
+        without_simsimd(NumpyMatmul, vectors),
+        coded(vectors, folder),
+        without_simsimd(coded, vectors, folder),
+        faiss_flat.FaissFlat(path, vectors),
+        TorchMatmul(vectors, "cpu"),
+        gpu,
+    ]
 
 
 @given(
@@ -148,3 +197,118 @@ def test_the_streamed_faiss_file_equals_faiss_own(dtype: str, kind: str, rows: i
     faiss.write_index(index, str(tmp_path / "own"))
     faiss_flat.write_faiss_index(vectors, tmp_path / "streamed")
     assert (tmp_path / "streamed").read_bytes() == (tmp_path / "own").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("share", [None, 0.01, 0.7])
+def test_rows_for_several_threads_are_all_searched(dtype: str, share: float | None, tmp_path: Path) -> None:
+    """Enough rows for two threads and several blocks, the best of them at every border."""
+    rng = np.random.default_rng(1)
+    rows = 70_000
+    vectors = unit_rows(rng, rows, 8, dtype, 1000)
+    mask = None if share is None else rng.random(rows) < share
+    queries = vectors[[0, 16_383, 16_384, 34_999, 35_000, 69_999]].astype(np.float32)
+    expected = brute_force(vectors, queries, 40, mask)
+    plain = without_simsimd(coded, vectors, tmp_path), without_simsimd(NumpyMatmul, vectors)
+    for backend in (NumpyMatmul(vectors), coded(vectors, tmp_path), *plain):
+        for found in (backend.search(queries, 40, mask), [backend.search(query[None], 40, mask) for query in queries]):
+            alone = isinstance(found, list)
+            np.testing.assert_array_equal(np.concatenate([f[1] for f in found]) if alone else found[1], expected[1])
+            np.testing.assert_array_equal(np.concatenate([f[0] for f in found]) if alone else found[0], expected[0])
+
+
+@given(seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from(["float32", "float16"]), scale=st.floats(0.01, 100))
+@settings(max_examples=60, deadline=None)
+def test_a_product_with_codes_is_as_near_as_promised(seed: int, dtype: str, scale: float, tmp_path_factory) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = unit_rows(rng, 50, 12, dtype, 0)
+    vectors[:, 3] = 0  # a dimension that says nothing
+    folder = tmp_path_factory.mktemp("codes")
+    write_codes(vectors, folder / "codes.npy", folder / "scales.npy")
+    codes = Codes(np.load(folder / "codes.npy"), np.load(folder / "scales.npy"))
+    assert codes.values.dtype == np.int8 and codes.values.min() >= -127
+    query = (scale * rng.standard_normal(12)).astype(np.float32)
+    exact = vectors.astype(np.float64) @ query.astype(np.float64)
+    scan = Scan(codes)
+    alone = scan.prepare(query[None])
+    assert np.abs(scan.all_products(alone) - exact).max() <= alone.errors[0]
+    # The bound is of use: near what rounding rows and query to 1 of 127 steps can do at worst.
+    assert alone.errors[0] < np.abs(query * codes.scales).sum() + 0.02 * np.linalg.norm(query)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 500), k=st.integers(1, 520), levels=st.sampled_from([2, 1000])
+)
+@settings(max_examples=100, deadline=None)
+def test_the_lower_edge_is_below_the_kth_best_and_not_idle(seed: int, rows: int, k: int, levels: int) -> None:
+    products = np.random.default_rng(seed).integers(0, levels, (3, rows)).astype(np.float32)
+    edge = lower_edge(products, k)
+    if rows < k:
+        assert np.isneginf(edge).all()
+        return
+    kth = np.sort(products, axis=1)[:, -k]
+    assert (edge <= kth).all() and (edge >= products.min(axis=1)).all()
+    if k == rows or rows < 2 * k:
+        assert (edge == kth).all()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 65_535, 65_536, 300_001])
+def test_stretches_cover_the_rows_once(rows: int) -> None:
+    covered = np.zeros(rows, np.int64)
+
+    def count(start: int, stop: int) -> int:
+        covered[start:stop] += 1
+        return stop - start
+
+    assert sum(in_threads(count, rows)) == rows
+    assert (covered == 1).all()
+
+
+def test_an_error_in_any_thread_is_raised() -> None:
+    def fail(start: int, stop: int) -> None:
+        if stop == 200_000:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        in_threads(fail, 200_000)
+
+
+@pytest.mark.parametrize("k", [2030, 2048, 2049, 5000])
+@pytest.mark.parametrize("share", [None, 0.9, 0.01])
+def test_a_gpu_index_answers_beyond_its_limit_and_never_what_is_masked(k: int, share: float | None) -> None:
+    rng = np.random.default_rng(2)
+    vectors = unit_rows(rng, 6000, 8, "float32", 500)
+    mask = None if share is None else rng.random(6000) < share
+    if mask is not None:  # what resembles the first query most is masked out: more than FAISS was asked for
+        mask[np.argsort(-(vectors @ vectors[0]))[:1500]] = False
+    queries = vectors[:3]
+    expected = brute_force(vectors, queries, k, mask)
+    with fake_gpu():
+        backend = FaissGpu(vectors)
+    found = backend.search(queries, k, mask)
+    assert mask is None or mask[found[1]].all()
+    np.testing.assert_array_equal(found[1], expected[1])
+    few = backend.search(queries, 5, mask)
+    np.testing.assert_array_equal(few[1], expected[1][:, :5])
+
+
+def test_without_a_gpu_the_gpu_backends_say_what_is_missing() -> None:
+    import torch
+
+    vectors = unit_rows(np.random.default_rng(0), 10, 4, "float32", 0)
+    with patch.object(torch.cuda, "is_available", lambda: False), pytest.raises(NotSetUpError, match="torch finds no"):
+        TorchMatmul(vectors)
+    with fake_gpu(), patch("faiss.get_num_gpus", lambda: 0), pytest.raises(NotSetUpError, match="faiss finds no GPU"):
+        FaissGpu(vectors)
+
+
+def test_an_imprecise_kernel_is_not_used() -> None:
+    """On some processors simsimd adds halves up as halves: it may be used only where its sums are those of float32."""
+    simsimd = pytest.importorskip("simsimd", reason="simsimd is not installed")
+    assert precise_kernel.__wrapped__("float16") is not None
+
+    def sloppy(rows: np.ndarray, query: np.ndarray, metric: str, out_dtype: str) -> np.ndarray:
+        return (rows.astype(np.float64) @ query[0].astype(np.float64) * (1 + 2**-11))[:, None]
+
+    with patch.object(simsimd, "cdist", sloppy):
+        assert precise_kernel.__wrapped__("float16") is None

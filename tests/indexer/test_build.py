@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 
 from fgclep.errors import DataError, FgclepError, InterruptedWork, TooManyRejectsError, UsageError
+from fgclep.pool import map_in_order
+from fgclep.pretrained import load_model
 from indexer import assemble as assemble_module
 from indexer import build as build_module
 from indexer import plan as plan_module
 from indexer import staging as staging_module
-from indexer.build import open_for_model, run_build
-from indexer.embed import Tally
+from indexer.build import BuildPlan, open_for_model, plan_build, run_build
+from indexer.embed import Tally, load_embedder
 from indexer.home import current_version, index_dir, resolve_index
 from indexer.open import open_index
-from indexer.reading import Chunk, Reader, iter_prepared
+from indexer.reading import Chunk, Reader
 from indexer.sources import Sources
 from tests.indexer.fakes import PROCESSOR, FakeDataset, FakeModel, InterruptedDataset, fake_embedder, fake_plan
 
@@ -55,6 +57,55 @@ def test_worker_processes_give_the_same_bytes(tmp_path: Path) -> None:
     assert files(alone) == files(together)
 
 
+def on_device(plan: BuildPlan) -> BuildPlan:
+    """The same build with a model that runs on another device than the CPU, as far as the build can tell."""
+    return replace(plan, embedder=replace(plan.embedder, device="cuda"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_device_beside_the_readers_gives_the_same_bytes(workers: int, tmp_path: Path) -> None:
+    alone = run_build(fake_plan(tmp_path, name="alone"))
+    beside = run_build(on_device(fake_plan(tmp_path, name="beside", workers=workers)))
+    assert files(alone) == files(beside)
+    assert open_index(alone).manifest.counts == open_index(beside).manifest.counts
+
+
+def test_a_device_that_fails_stops_the_build_and_resuming_gives_the_same_bytes(tmp_path: Path) -> None:
+    whole = run_build(fake_plan(tmp_path, name="whole"))
+    plan, calls = on_device(fake_plan(tmp_path)), []
+
+    def fail_late(prepared: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        if len(calls) == 7:
+            raise FgclepError("The device fell off the bus.")
+        return FakeModel().encode_ecg(prepared)
+
+    with pytest.raises(FgclepError, match="fell off"):
+        run_build(replace(plan, embedder=replace(plan.embedder, encode=fail_late)))
+    tallies: list[Tally] = []
+    resumed = run_build(on_device(fake_plan(tmp_path)), lambda tally: tallies.append(replace(tally)))
+    assert files(resumed) == files(whole)
+    assert tallies[0].resumed == 48
+
+
+def test_a_real_model_gives_the_same_bytes_in_any_number_of_processes(
+    synthetic_tree: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    embedder = load_embedder(str(tiny_bundle))
+    dataset = open_for_model(synthetic_tree, embedder)
+    built = [
+        run_build(plan_build(dataset, embedder, f"w{workers}", home=tmp_path, workers=workers, batch_size=16))
+        for workers in (0, 2)
+    ]
+    assert files(built[0]) == files(built[1])
+    index = open_index(built[0])
+    assert index.manifest.options["arithmetic"] == embedder.arithmetic
+    processor, model = embedder.processor, load_model(tiny_bundle)
+    records = [dataset.read(info) for info in dataset.iter_infos()]
+    plain = model.encode_ecg(np.stack([processor.prepare(record.waveform, record.fs_hz) for record in records]))
+    assert 1 - (plain * index.vectors).sum(axis=1).min() < 1e-3
+
+
 def test_ctrl_c_while_a_worker_starts_does_not_kill_it(tmp_path: Path) -> None:
     dataset = InterruptedDataset(tmp_path, 20)
     assert open_index(run_build(fake_plan(tmp_path, dataset, workers=1))).manifest.counts.read == 20
@@ -68,9 +119,8 @@ def test_workers_read_ahead_a_few_chunks_only(tmp_path: Path) -> None:
             taken.append(number)
             yield Chunk(0, [(number, info)], last=False)
 
-    for given, (chunk, content) in enumerate(
-        iter_prepared(Reader(Sources((dataset,)), PROCESSOR), chunks(), workers=1)
-    ):
+    reader = Reader(Sources((dataset,)), PROCESSOR)
+    for given, (chunk, content) in enumerate(map_in_order(reader, chunks(), workers=1)):
         assert chunk.items[0][0] == given and len(content.records) + len(content.rejects) == 1
         assert len(taken) - given <= 4
     assert len(taken) == 400
@@ -166,6 +216,28 @@ def test_other_settings_are_refused_until_restart(change: dict, tmp_path: Path, 
     assert "--restart" in refused.value.hint
     fresh = run_build(fake_plan(tmp_path, **change, resume=False))
     assert files(fresh) == files(run_build(fake_plan(tmp_path, name="fresh", **change)))
+
+
+def test_other_arithmetic_is_refused_until_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(1, KeyboardInterrupt(), patch)
+        with pytest.raises(InterruptedWork):
+            run_build(fake_plan(tmp_path))
+    plan = fake_plan(tmp_path)
+    with pytest.raises(UsageError, match="arithmetic 'float32', now 'cuda bfloat16'"):
+        run_build(replace(plan, embedder=replace(plan.embedder, arithmetic="cuda bfloat16")))
+
+
+def test_a_run_that_goes_on_keeps_the_batch_size_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run_build(fake_plan(tmp_path, name="whole"))
+    with monkeypatch.context() as patch:
+        stop_after(1, KeyboardInterrupt(), patch)
+        with pytest.raises(InterruptedWork):
+            run_build(fake_plan(tmp_path))
+    resumed = fake_plan(tmp_path, batch_size=None)
+    assert resumed.embed.batch_size == 8
+    assert files(run_build(resumed)) == files(whole)
+    assert fake_plan(tmp_path, batch_size=None, resume=False).embed.batch_size == 64
 
 
 def test_data_that_changed_between_is_refused(tmp_path: Path, monkeypatch) -> None:

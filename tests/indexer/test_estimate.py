@@ -1,6 +1,7 @@
 """An estimate is made of measurements, spreads its sample over the whole listing, and writes nothing."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -30,6 +31,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         time.sleep(ENCODE_S * len(prepared))
         return encode(self, prepared)
 
+    slow_encode.__name__ = "encode_ecg"  # a bound method pickles by name
     monkeypatch.setattr(FakeDataset, "read", slow_read)
     monkeypatch.setattr(FakeModel, "encode_ecg", slow_encode)
     return numbers
@@ -47,10 +49,20 @@ def test_of_a_build(slow: list[int], tmp_path: Path) -> None:
     assert found.disk_bytes == plan.disk_bytes and found.free_bytes > 0 and found.memory_bytes > 20e6
 
 
-def test_with_reading_processes_the_slower_stage_decides(slow: list[int], tmp_path: Path) -> None:
-    found = estimate(fake_plan(tmp_path, FakeDataset(tmp_path, 1000), workers=1, batch_size=64), cores=16)
+def test_with_another_device_the_slower_stage_decides(slow: list[int], tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, FakeDataset(tmp_path, 1000), workers=1, batch_size=64)
+    found = estimate(replace(plan, embedder=replace(plan.embedder, device="cuda")), cores=16)
     slower = max(found.read_ms, found.encode_ms) + found.store_ms
     assert found.seconds == pytest.approx(slower, rel=0.05)
+
+
+@pytest.mark.parametrize(("workers", "cores", "share"), [(2, 16, 2), (2, 1, 1)])
+def test_processes_that_read_and_encode_share_the_work(
+    workers: int, cores: int, share: int, slow: list[int], tmp_path: Path
+) -> None:
+    found = estimate(fake_plan(tmp_path, FakeDataset(tmp_path, 1000), workers=workers, batch_size=64), cores)
+    each = (found.read_ms + found.encode_ms) / share + found.store_ms
+    assert found.seconds == pytest.approx(each, rel=0.05)
 
 
 def test_of_an_addition_and_a_rebuild_only_what_they_read_counts(tmp_path: Path) -> None:

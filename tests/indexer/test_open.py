@@ -3,7 +3,10 @@
 import json
 import shutil
 import sqlite3
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,10 +14,15 @@ from sqlalchemy import text
 
 import fgclep.pretrained
 from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
+from indexer.backends import NumpyMatmul, self_test
+from indexer.backends.base import brute_force
+from indexer.backends.faiss_flat import write_faiss_index
+from indexer.backends.int8_codes import Codes
+from indexer.backends.torch_matmul import TorchMatmul
 from indexer.build import run_build
 from indexer.home import CURRENT
 from indexer.manifest import manifest_json, read_manifest
-from indexer.open import FAISS, KEYS, STORE, VECTORS, matching_model, open_index
+from indexer.open import CODES, FAISS, KEYS, SCALES, STORE, VECTORS, matching_model, open_index
 from indexer.verify import verify_index
 from tests.indexer.fakes import fake_plan
 
@@ -167,3 +175,94 @@ def test_another_model_is_refused_naming_both_and_both_ways_out(published: Path,
     assert refused.value.exit_code == 5
     assert manifest.model.fingerprint in refused.value.message and "0123456789abcdef" in refused.value.message
     assert "Drop --model" in refused.value.hint and "fgclep index build" in refused.value.hint
+
+
+def give_codes(version: Path) -> Path:
+    """Make the index one of bytes beside halves, as a build with `--dtype int8` does."""
+    from indexer.backends.int8_codes import write_codes
+    from indexer.manifest import describe_files
+
+    halves = np.load(version / VECTORS).astype(np.float16)
+    np.save(version / VECTORS, halves)
+    write_codes(halves, version / CODES, version / SCALES)
+    write_faiss_index(halves, version / FAISS)
+    resign(version, {"dtype": "int8", "files": describe_files(version)})
+    return version
+
+
+def test_an_index_with_bytes_is_searched_by_them_and_answers_exactly(version: Path) -> None:
+    with closing(open_index(give_codes(version), verify_checksums=True)) as index:
+        assert index.codes is not None and index.vectors.dtype == np.float16
+        queries = np.asarray(index.vectors[:5], np.float32)
+        expected = brute_force(index.vectors, queries, 7)
+        with patch.object(Codes, "bound", return_value=0.0) as asked:
+            index.backend.search(queries, 7)
+        assert asked.called
+        assert np.array_equal(index.backend.search(queries, 7)[1], expected[1])
+    assert all(check.passed for check in verify_index(version))
+
+
+@pytest.mark.parametrize("name", [CODES, SCALES])
+def test_bytes_that_do_not_fit_the_vectors_are_refused(name: str, version: Path) -> None:
+    from indexer.manifest import describe_files
+
+    give_codes(version)
+    np.save(version / name, np.load(version / name)[:-1])
+    resign(version, {"files": describe_files(version)})
+    with pytest.raises(CorruptionError, match=name):
+        open_index(version)
+
+
+class DeafToMasks(NumpyMatmul):
+    """A backend whose package imports well and whose answers are wrong, as FAISS's on a GPU with a selector."""
+
+    def search(self, queries, k, mask=None):
+        return super().search(queries, k)
+
+
+def no_room(vectors: np.ndarray) -> NumpyMatmul:
+    raise RuntimeError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    ("torch", "faiss", "chosen"),
+    [
+        (NumpyMatmul, no_room, "torch"),
+        (no_room, partial(TorchMatmul, device="cpu"), "faiss-gpu"),
+        (DeafToMasks, no_room, "numpy"),
+    ],
+)
+def test_a_gpu_backend_is_chosen_by_what_it_answers(
+    torch, faiss, chosen: str, version: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The stand-ins take the place of the real classes: which of them works is all that the choice may go by."""
+    made: list[str] = []
+
+    def standing_in(name: str, make):
+        def call(vectors: np.ndarray):
+            made.append(name)
+            return make(vectors)
+
+        return call
+
+    monkeypatch.setattr("indexer.backends.torch_matmul.TorchMatmul", standing_in("torch", torch))
+    monkeypatch.setattr("indexer.backends.faiss_gpu.FaissGpu", standing_in("faiss-gpu", faiss))
+    monkeypatch.setattr("indexer.open._GPU_DEVICES", (str(version),))
+    monkeypatch.setattr("indexer.open._GPU_FROM_ROWS", 1)
+    monkeypatch.setattr("indexer.open.self_test", partial(self_test, sample=10))
+    with closing(open_index(version)) as index:
+        passed_over = [record.message for record in caplog.records if "passed over" in record.message]
+        order = ["torch", "faiss-gpu", "numpy"]
+        assert made == order[: order.index(chosen) + 1][:2]
+        assert len(passed_over) == order.index(chosen)
+        query = np.asarray(index.vectors[:1], np.float32)
+        mask = np.arange(len(index.vectors)) > 3
+        assert index.backend.search(query, 200, mask)[1].min() > 3
+
+
+def test_without_a_gpu_no_gpu_package_is_touched(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.open._GPU_DEVICES", (str(version / "nothing"),))
+    monkeypatch.setattr("indexer.open._GPU_FROM_ROWS", 1)
+    monkeypatch.setattr("indexer.backends.torch_matmul.TorchMatmul", no_room)
+    with closing(open_index(version)) as index:
+        assert index.backend.name == "numpy"

@@ -1,5 +1,6 @@
 """The store gives back what was put in, finds words in reports, and cannot be written once published."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from sqlalchemy.exc import DatabaseError
 from fgclep.errors import CorruptionError
 from fgclep.record import Measurements, RecordInfo
 from indexer.rows import record_row
-from indexer.store import MissingRow, Store, SubjectRow, open_store, write_store
+from indexer.store import MissingRow, RecordRow, Store, SubjectRow, open_store, write_store
+from retrieval.where import NUMBER_COLUMNS
 
 
 def info(number: int) -> RecordInfo:
@@ -68,6 +70,25 @@ def test_is_one_sound_file_that_nobody_can_write(store: Store) -> None:
     assert store.integrity_problem() is None
     with store.engine.connect() as connection, pytest.raises(DatabaseError, match="readonly"):
         connection.execute(text("DELETE FROM records"))
+
+
+@pytest.mark.parametrize("column", ["sex", "ecg_time", "dataset", *NUMBER_COLUMNS])
+def test_filters_read_a_narrow_index_instead_of_whole_rows(column: str, store: Store) -> None:
+    with store.connect() as connection:
+        asked = (
+            select(RecordRow.key).where(getattr(RecordRow, column) > 1, RecordRow.age_years < 50).compile(connection)
+        )
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}", (1, 50)).all()
+    assert all("USING COVERING INDEX ix_records_filters" in step[-1] for step in plan), plan
+
+
+def test_a_stream_may_go_on_in_another_thread(store: Store) -> None:
+    infos = store.iter_infos()
+    first = next(infos)
+    with ThreadPoolExecutor(1) as pool:
+        others = pool.submit(list, infos).result()
+    assert [key for key, _ in (first, *others)] == store.keys().tolist()
+    assert (others[0][1].record_id, others[0][1].path) == ("fake:1", "a/1")
 
 
 def tags_of(record: RecordInfo) -> list[str]:

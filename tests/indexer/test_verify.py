@@ -11,7 +11,7 @@ import pytest
 from fgclep.errors import CompatibilityError, CorruptionError
 from indexer.build import run_build
 from indexer.manifest import describe_files, manifest_json, parse_manifest, read_manifest
-from indexer.open import KEYS, STORE, VECTORS
+from indexer.open import CODES, KEYS, STORE, VECTORS
 from indexer.verify import verify_index
 from tests.indexer.fakes import FakeDataset, fake_plan, reads_fakes
 
@@ -39,7 +39,7 @@ def run_sql(statement: str) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_a_sound_index_passes(full: bool, dtype: str, tmp_path: Path) -> None:
     version = run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 100, absent=4), dtype=dtype))
     with reads_fakes(size=100, absent=4):
@@ -47,6 +47,8 @@ def test_a_sound_index_passes(full: bool, dtype: str, tmp_path: Path) -> None:
     assert all(check.passed for check in checks.values()), checks
     assert checks["counts"].detail == "100 listed = 4 missing + 87 indexed + 9 rejected"
     assert ("data" in checks) == full
+    assert checks["codes"].detail.startswith("87 vectors" if dtype == "int8" else "none")
+    assert checks["duplicates"].detail == "no record twice; 0 of 87 vectors equal another's"
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,7 @@ def test_a_sound_index_passes(full: bool, dtype: str, tmp_path: Path) -> None:
     [
         (run_sql("DELETE FROM rejects WHERE record_id = 'fake:13'"), "counts"),
         (run_sql("DELETE FROM missing"), "counts"),
+        (run_sql("UPDATE missing SET record_id = 'fake:7' WHERE record_id = 'fake:0'"), "duplicates"),
         (run_sql("UPDATE records SET key = 9999 WHERE key = 0"), "keys"),
         (change_array(KEYS, lambda keys: np.copyto(keys[1:2], keys[0])), "keys"),
         (change_array(VECTORS, lambda vectors: np.multiply(vectors[5], 1.5, out=vectors[5])), "norms"),
@@ -68,12 +71,31 @@ def test_names_what_is_wrong(damage: Callable[[Path], None], failed: str, versio
     assert failed in [check.name for check in verify_index(version, full=True) if not check.passed]
 
 
-def test_a_byte_that_was_changed_anywhere_is_found(tmp_path: Path) -> None:
+def test_bytes_that_are_not_their_vectors_are_named(tmp_path: Path) -> None:
+    """A code that is one too high would still find nearly everything: only the bound of its error is gone."""
+    version = run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 40), dtype="int8"))
+    change_array(CODES, lambda codes: np.add(codes[5, :1], 1, out=codes[5, :1]))(version)
+    manifest = read_manifest(version)
+    (version / "manifest.json").write_text(manifest_json(replace(manifest, files=describe_files(version))))
+    failed = {check.name: check.detail for check in verify_index(version, full=True) if not check.passed}
+    assert failed["codes"] == "the bytes of row 5 are not its vector rounded"
+
+
+def test_copies_of_an_ecg_are_counted(version: Path) -> None:
+    change_array(VECTORS, lambda vectors: np.copyto(vectors[7], vectors[5]))(version)
+    manifest = read_manifest(version)
+    (version / "manifest.json").write_text(manifest_json(replace(manifest, files=describe_files(version))))
+    checks = {check.name: check for check in verify_index(version)}
+    assert checks["duplicates"].detail == "no record twice; 1 of 87 vectors equal another's"
+
+
+@pytest.mark.parametrize(("dtype", "files"), [("float32", 5), ("int8", 7)])
+def test_a_byte_that_was_changed_anywhere_is_found(dtype: str, files: int, tmp_path: Path) -> None:
     """Random bytes of every file, its first and its last one; no check needs --full for it."""
-    version = run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 30)))
+    version = run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 30), dtype=dtype))
     rng = np.random.default_rng(0)
     names = sorted(path for path in version.rglob("*") if path.is_file())
-    assert len(names) == 5
+    assert len(names) == files
     for path in names:
         content = path.read_bytes()
         for place in (0, len(content) - 1, *rng.integers(0, len(content), 25).tolist()):

@@ -12,6 +12,7 @@ import pytest
 from fgclep.datasets import open_dataset
 from fgclep.errors import FgclepError, NotSetUpError, UsageError
 from fgclep.leads import LEADS
+from fgclep.record import EcgRecord
 from fgclep.wfdb_io import read_wfdb
 from indexer.manifest import Addition, DatasetRef, IndexManifest
 from indexer.open import OpenIndex
@@ -64,7 +65,8 @@ def test_real_records_survive_the_copy_exactly(
             return records.pop(0)
 
     headers = sorted((shared_data / "ptbxl" / "records500").rglob("*.hea"))[:3]
-    originals = [read_file(header.with_suffix("")) for header in headers]
+    read = [read_file(header.with_suffix("")) for header in headers]
+    originals = [EcgRecord(record.info, record.waveform, record.fs_hz, record.flags) for record in read]
     originals[0] = replace(originals[0], info=replace(originals[0].info, report_lines=("Rückbildung\nä",)))
     originals[1] = replace(originals[1], waveform=originals[1].waveform * 40)  # beyond 32 mV
     records = list(originals)

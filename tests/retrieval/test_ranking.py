@@ -2,18 +2,27 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fgclep.errors import UsageError
-from indexer.backends.base import Vectors, brute_force, rounding_margin
-from retrieval.ranking import Ranking, similarities_to
+from indexer.backends.base import Vectors, brute_force
+from indexer.backends.int8_codes import Codes, rounded
+from indexer.backends.scan import Scan
+from retrieval.ranking import Ranking
 
 
 def unit_rows(rng: np.random.Generator, rows: int, dim: int) -> NDArray[np.float32]:
     vectors = rng.standard_normal((rows, dim))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(params=["simsimd", "numpy"], autouse=True)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs with the products of the optional package, where it is installed, and without."""
+    if request.param == "numpy":
+        monkeypatch.setattr("indexer.backends.scan.precise_kernel", lambda dtype: None)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -24,38 +33,49 @@ def test_similarities_are_the_products_with_every_row(rows: int, dtype: type[np.
     # Zeros of both signs, the ends of a half's range, and halves so small that they have lost their leading bit.
     vectors[:1, :7] = [0.0, -0.0, 1.0, -1.0, 6e-8, -3e-6, 6.1e-5]
     query = unit_rows(rng, 1, 48)[0]
-    found = similarities_to(vectors, query)
+    scan = Scan(vectors)
+    prepared = scan.prepare(query[None])
+    found = scan.all_products(prepared)
     assert found.dtype == np.float32 and found.shape == (rows,)
     exact = vectors.astype(np.float64) @ query.astype(np.float64)
-    assert np.all(np.abs(found - exact) <= rounding_margin(query) * max(1.0, float(np.abs(vectors).max(initial=1.0))))
+    assert np.all(np.abs(found - exact) <= 2 * prepared.errors[0] * max(1.0, float(np.abs(vectors).max(initial=1.0))))
+    assert prepared.errors[0] < 1e-3
 
 
-def test_every_half_is_widened_exactly() -> None:
+def test_every_half_is_widened_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.backends.scan.precise_kernel", lambda dtype: None)
     halves = np.arange(65536, dtype=np.uint32).astype(np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
-    assert np.array_equal(similarities_to(halves[:, None], np.ones(1, np.float32)), halves.astype(np.float32))
+    scan = Scan(halves[:, None])
+    found = scan.all_products(scan.prepare(np.ones((1, 1), np.float32)))
+    assert np.array_equal(found, halves.astype(np.float32))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 1000),
     rows=st.integers(1, 200),
     k=st.integers(1, 220),
     share=st.sampled_from([0.0, 0.05, 0.6, 1.0]),
     half=st.booleans(),
+    bytewise=st.booleans(),
 )
-def test_the_best_rows_are_those_of_brute_force(seed: int, rows: int, k: int, share: float, half: bool) -> None:
+def test_the_best_rows_are_those_of_brute_force(
+    seed: int, rows: int, k: int, share: float, half: bool, bytewise: bool
+) -> None:
     rng = np.random.default_rng(seed)
     vectors: Vectors = unit_rows(rng, rows, 8)[rng.integers(0, rows, rows)]  # many equal rows: ties go by row
     if half:
         vectors = vectors.astype(np.float16)
     query, allowed = unit_rows(rng, 1, 8)[0], rng.random(rows) < share
-    similarities, found = Ranking(vectors, query, allowed).top(k)
+    scales = np.full(8, 1 / 127, np.float32)
+    codes = Codes(rounded(vectors, scales), scales) if bytewise else None
+    similarities, found = Ranking(vectors, query, allowed, codes).top(k)
     expected = brute_force(vectors, query[None], k, allowed)
     assert np.array_equal(similarities, expected[0][0]) and np.array_equal(found, expected[1][0])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1000), rows=st.integers(1, 200), half=st.booleans())
 def test_a_percentile_counts_the_whole_corpus_whatever_is_allowed(seed: int, rows: int, half: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -1,0 +1,326 @@
+"""How fast an index is built, stage by stage, against what this machine could do at most.
+
+    python benchmarks/throughput.py [--folder build/bench] [--records 4000] [--memory 1000 4000] [--model NAME|PATH]
+                                    [--workers N] [--exact]
+
+Makes a tree in MIMIC-IV-ECG's layout in FOLDER (see mimic_tree.py; kept for the next run) and builds an index of it in
+a scratch folder. A stage's rate is that of all worker processes together, each timing its own work on the same records;
+the floor is the time that a raw copy of the same bytes takes, or the same number of arithmetic operations in a large
+matrix product of the same type on one core, measured in the same run. The pipeline's rate is taken from the first
+finished batch to the last, the whole build's from start to end, starting the processes included.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mimic_tree import make_tree
+from torch.utils.flop_counter import FlopCounterMode
+
+from fgclep.pool import map_in_order
+from fgclep.pretrained import load_model, resolve_model
+from fgclep.record import EcgRecord
+from fgclep.signal import StoredEcg
+from indexer.build import open_for_model, plan_build, run_build
+from indexer.embed import Embedder, Tally, load_embedder
+from indexer.reading import Chunk
+from indexer.resources import choose_batch_size, choose_workers
+from indexer.rows import record_row
+from indexer.sources import Sources
+from indexer.staging import ShardContent, ShardEntry, Staging
+
+LEADS, MATRIX = 12, 2048
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Does a chunk's work stage by stage with a clock; travels to every process once."""
+
+    sources: Sources
+    embedder: Embedder
+
+    def __call__(self, chunk: Chunk) -> dict[str, float]:
+        """Return the seconds that each stage took; the first chunk of a process warms up and is done twice."""
+        if "_warm" not in self.__dict__:
+            self.__dict__["_warm"] = True
+            self(chunk)
+        seconds: dict[str, float] = {}
+        _ = self._encode
+        torch.set_num_threads(1)
+
+        def timed(stage: str, work: Callable[[], Any]) -> Any:
+            started = time.perf_counter()
+            result = work()
+            seconds[stage] = time.perf_counter() - started
+            return result
+
+        records: list[EcgRecord] = timed(
+            "read and check", lambda: [self.sources.read(key, info) for key, info in chunk.items]
+        )
+        timed("tags and rows", lambda: [_row(record) for record in records])
+        prepared = timed("prepare", lambda: self._prepare(records))
+        timed("encode", lambda: self._encode(prepared))
+        return seconds
+
+    @cached_property
+    def _encode(self) -> Callable[[np.ndarray], np.ndarray]:
+        return self.embedder.encode
+
+    def _prepare(self, records: Sequence[EcgRecord]) -> np.ndarray:
+        from fgclep.models.inference import prepare_stored
+
+        processor = self.embedder.processor
+        stored = processor.stack_stored(records)
+        if stored is None:
+            return np.stack([processor.prepare(record.waveform, record.fs_hz) for record in records])
+        parts = [prepare_stored(stored, slice(at, at + 16), processor, torch.device("cpu")) for at in range(0, 64, 16)]
+        return torch.cat(parts).numpy()
+
+
+def _row(record: EcgRecord) -> dict[str, Any]:
+    return record_row(0, record.info, fs_hz=record.fs_hz, duration_s=10.0, flags=record.flags)
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build of the first `records` of a tree, in a process of its own."""
+
+    data: Path
+    model: str | None
+    records: int
+    workers: int
+    exact: bool
+
+    def __call__(self) -> dict[str, float]:
+        """Return rates in records/s, the seconds of the writing stages, and peak memory in MB."""
+        times: list[tuple[float, int]] = []
+        commits: list[float] = []
+        original = Staging.commit
+
+        def commit(staging: Staging, number: int, content: ShardContent) -> ShardEntry:
+            started = time.perf_counter()
+            entry = original(staging, number, content)
+            commits.append(time.perf_counter() - started)
+            return entry
+
+        Staging.commit = commit  # type: ignore[method-assign]
+        with tempfile.TemporaryDirectory(dir=self.data.parent) as home:
+            embedder = load_embedder(self.model, exact=self.exact)
+            dataset = open_for_model(self.data, embedder)
+            started = time.perf_counter()
+            plan = plan_build(dataset, embedder, "bench", home=Path(home), limit=self.records, workers=self.workers)
+            version = run_build(plan, partial(_note, times))
+            ended = time.perf_counter()
+            size = sum(path.stat().st_size for path in version.rglob("*"))
+        (first, before), (last, done) = times[0], times[-1]
+        peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return {
+            "pipeline": (done - before) / (last - first),
+            "build": done / (ended - started),
+            "commit_s": sum(commits) / done,
+            "assemble_s": (ended - last) / done,
+            "bytes": size / done,
+            "main_mb": peaks[0],
+            "worker_mb": peaks[1],
+        }
+
+
+def _note(times: list[tuple[float, int]], tally: Tally) -> None:
+    times.append((time.perf_counter(), tally.done))
+
+
+def main() -> None:
+    """Parse the arguments, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("build/bench"))
+    parser.add_argument("--records", type=int, default=4000)
+    parser.add_argument("--memory", type=int, nargs="*", default=[1000, 4000])
+    parser.add_argument("--model")
+    parser.add_argument("--workers", type=int, default=choose_workers("cpu"))
+    parser.add_argument("--exact", action="store_true", help="float32 even where bfloat16 is faster")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    data = find_tree(arguments.folder, max(arguments.records, *arguments.memory, 0))
+    embedder = load_embedder(arguments.model, exact=arguments.exact)
+    dataset = open_for_model(data, embedder)
+    infos = list(islice(dataset.iter_infos(), arguments.records))
+    sources = Sources((dataset,))
+    warm_cache(data, [info.path for info in infos])
+    seconds = stage_seconds(Stages(sources, embedder), infos, arguments.workers)
+    build = Build(data, arguments.model, arguments.records, arguments.workers, arguments.exact)
+    built = in_own_process(build)
+    floors = find_floors(data, infos[0].path, sources.read(0, infos[0]), embedder, arguments.model, built["bytes"])
+    print(f"{arguments.records:,} records of 10 s at {dataset.fs_hz} Hz, {arguments.workers} processes, ", end="")
+    print(f"model {embedder.model.name}, {embedder.arithmetic}, {os.cpu_count()} cores\n")
+    report_stages(seconds, floors, built, arguments.workers)
+    memory = {size: in_own_process(Build(data, *asdict_tail(build, size))) for size in arguments.memory}
+    report_memory(memory, arguments.workers)
+    if arguments.json:
+        print(json.dumps({"seconds": seconds, "floors": floors, "built": built, "memory": memory}))
+
+
+def asdict_tail(build: Build, records: int) -> list[Any]:
+    """Return a build's arguments after the data, with another number of records."""
+    return list({**asdict(build), "records": records}.values())[1:]
+
+
+def find_tree(folder: Path, records: int) -> Path:
+    """Return the smallest tree of the folder that has so many records, made now if there is none."""
+    sizes = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    size = next((size for size in sizes if size >= records), records)
+    tree = folder / str(size)
+    if not tree.exists():
+        started = time.perf_counter()
+        make_tree(unfinished := folder / f"{size}.part", size)
+        unfinished.rename(tree)
+        print(f"made {size:,} records in {time.perf_counter() - started:.0f} s: {tree}")
+    return tree
+
+
+def warm_cache(data: Path, paths: Sequence[str]) -> None:
+    """Read every file once."""
+    for path in paths:
+        for suffix in (".hea", ".dat"):
+            (data / f"{path}{suffix}").read_bytes()
+
+
+def stage_seconds(stages: Stages, infos: Sequence[Any], workers: int) -> dict[str, float]:
+    """Return each stage's seconds for one record in one process, with so many processes at work."""
+    size = choose_batch_size("cpu")
+    keyed = list(enumerate(infos))
+    chunks = [Chunk(0, keyed[at : at + size], last=False) for at in range(0, len(keyed), size)]
+    total: Counter[str] = Counter()
+    for _, seconds in map_in_order(stages, chunks, workers):
+        total.update(seconds)
+    return {stage: seconds / len(infos) for stage, seconds in total.items()}
+
+
+def in_own_process(build: Build) -> dict[str, float]:
+    """Run a build in a fresh process, so that its peak memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(build).result()
+
+
+def find_floors(
+    data: Path, path: str, record: EcgRecord, embedder: Embedder, model: str | None, written_bytes: float
+) -> dict[str, float]:
+    """Return the least seconds for one record in one process, by stage."""
+    processor = embedder.processor
+    blocks = processor.block_filter(record.fs_hz)
+    samples = min(record.waveform.shape[1], processor.native_samples(record.fs_hz))
+    products = 0 if blocks is None else LEADS * (-(-samples // blocks.hop) + 2) * blocks.hop * 3 * blocks.made
+    narrow = torch.bfloat16 if "bfloat16" in embedder.arithmetic else torch.float32
+    floors = {
+        "read and check": copy_seconds([data / f"{path}{suffix}" for suffix in (".hea", ".dat")]),
+        "encode": encoder_flop(model, processor.n_samples) / matrix_flops(narrow),
+        "write": written_bytes / write_bandwidth(data.parent),
+    }
+    stored = record.units.nbytes if isinstance(record, StoredEcg) else record.waveform.nbytes
+    floors["prepare"] = max(2 * products / matrix_flops(torch.float32), stored / copy_bandwidth())
+    return floors
+
+
+def copy_seconds(paths: Sequence[Path]) -> float:
+    """Return the median seconds to copy files out of the page cache into one buffer, without opening them."""
+    buffer = bytearray(max(path.stat().st_size for path in paths))
+    files = [path.open("rb", buffering=0) for path in paths]
+    times = []
+    for _ in range(200):
+        started = time.perf_counter()
+        for file in files:
+            file.seek(0)
+            file.readinto(buffer)
+        times.append(time.perf_counter() - started)
+    for file in files:
+        file.close()
+    return float(np.median(times))
+
+
+def copy_bandwidth() -> float:
+    """Return the bytes per second that one core copies from memory to memory."""
+    source = np.ones(1 << 26, np.uint8)
+    target = np.empty_like(source)
+    return source.nbytes / best_seconds(lambda: np.copyto(target, source))
+
+
+def write_bandwidth(folder: Path) -> float:
+    """Return the bytes per second of a durable write to the disk of a folder."""
+    content = os.urandom(1 << 26)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+
+        def write() -> None:
+            file.seek(0)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+        return len(content) / best_seconds(write)
+
+
+def matrix_flops(dtype: torch.dtype) -> float:
+    """Return the operations per second of one core in a large matrix product."""
+    torch.set_num_threads(1)
+    a, b = (torch.randn(MATRIX, MATRIX).to(dtype) for _ in range(2))
+    return 2 * MATRIX**3 / best_seconds(lambda: a @ b)
+
+
+def encoder_flop(model: str | None, samples: int) -> float:
+    """Return the operations that the model's ECG side needs for one record."""
+    encoder = load_model(resolve_model(model)).ecg_encoder
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        encoder(torch.randn(1, LEADS, samples))
+    return float(counter.get_total_flops())
+
+
+def best_seconds(work: Callable[[], object]) -> float:
+    """Return the shortest of a few runs."""
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def report_stages(seconds: dict[str, float], floors: dict[str, float], built: dict[str, float], workers: int) -> None:
+    """Print a line for each stage, then the pipeline against the slowest of them and against their sum."""
+    print(f"{'stage':<26}{'records/s':>11}{'a core':>9}{'ms each':>9}{'floor ms':>10}{'of floor':>10}")
+    writing = built["commit_s"] + built["assemble_s"]
+    for stage, each, processes in (*((name, own, workers) for name, own in seconds.items()), ("write", writing, 1)):
+        floor = floors.get(stage)
+        known = f"{1000 * floor:10.3f}{floor / each:10.0%}" if floor is not None else ""
+        print(f"{stage:<26}{processes / each:11,.0f}{1 / each:9,.0f}{1000 * each:9.3f}{known}")
+    slowest = max(seconds, key=lambda stage: seconds[stage])
+    alone, together = workers / seconds[slowest], workers / sum(seconds.values())
+    pipeline = built["pipeline"]
+    print(f"\n{'pipeline, steady':<26}{pipeline:11,.0f}  {pipeline / alone:.0%} of `{slowest}` alone on all cores")
+    print(f"{'':<26}{'':11}  {pipeline / together:.0%} of all stages' work shared by {workers} cores")
+    print(f"{'whole build':<26}{built['build']:11,.0f}  starting the processes and the finished index included\n")
+
+
+def report_memory(memory: dict[int, dict[str, float]], workers: int) -> None:
+    """Print the peak memory of builds of several sizes."""
+    if memory:
+        print(f"{'records':>10}{'build/s':>9}{'main MB':>9}{'a worker':>10}{'together':>10}   peak resident memory")
+    for size, found in memory.items():
+        main_mb, worker_mb = found["main_mb"], found["worker_mb"]
+        together = main_mb + workers * worker_mb
+        print(f"{size:10,}{found['build']:9,.0f}{main_mb:9,.0f}{worker_mb:10,.0f}{together:10,.0f}")
+
+
+if __name__ == "__main__":
+    main()

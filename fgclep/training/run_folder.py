@@ -1,0 +1,44 @@
+"""What every run directory holds beside its checkpoints: its settings, pinned, and its log."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fgclep.durable import write_durably
+from fgclep.errors import UsageError
+
+_FREE = ("threads",)
+"""Settings that do not change a result, so that a run may go on with others."""
+
+
+def pin_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    """Save settings and sources with the run; refuse to go on with others.
+
+    Raises:
+        UsageError: if the directory holds a run with other settings, or cannot be read.
+    """
+    plain = json.loads(json.dumps(dict(settings)))  # tuples become lists, as they come back from the file
+    if file.is_file():
+        try:
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"{file} is not a readable JSON file: {error}.", "Choose a new --out.") from error
+        changed = [key for key in {**earlier, **plain} if key not in _FREE and earlier.get(key) != plain.get(key)]
+        if changed:
+            raise UsageError(
+                f"{file.parent} holds a run with another {', '.join(changed)}.",
+                "Repeat the settings or choose a new --out.",
+            )
+    write_durably(file, (json.dumps(plain, indent=2) + "\n").encode())
+
+
+def logged(out: Path, report: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a `report` that also appends each line to the run's train.log."""
+
+    def both(line: str) -> None:
+        with (out / "train.log").open("a", encoding="utf-8") as log:
+            log.write(line + "\n")
+        report(line)
+
+    return both

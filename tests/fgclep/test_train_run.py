@@ -1,0 +1,114 @@
+"""`fgclep train run`: all three steps, stopped in each of them and gone on with."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import run
+from fgclep.errors import UsageError
+from fgclep.training import pipeline, step_log
+from fgclep.training.config import CoarseConfig, PairConfig
+from fgclep.training.run_config import read_run_config
+from tests.fgclep.pair_fakes import options, write_text_tower
+
+QUICK = (
+    "epochs=1", "batch_size=48", "learning_rate=1e-3", "frozen_text_blocks=0", "threads=1", "precision=fp32",
+    "checkpoint_steps=1",
+)  # fmt: skip
+
+
+def test_three_steps_stopped_in_each_then_index_and_search(
+    tmp_path: Path, fgclep_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fgclep.datasets.synthetic import write_tree
+
+    tree, out = tmp_path / "tree", tmp_path / "run"
+    write_tree(tree, n=160, seed=4)
+    settings = tmp_path / "run.toml"
+    settings.write_text(
+        f'[coarse]\npreset = "fg-clep-v1"\ntower = "small"\ntext_tower = "{write_text_tower(tmp_path / "bert")}"\n'
+        "[enrich]\nquantile = 0.5\n",
+        encoding="utf-8",
+    )
+    words = ["train", "run", "--config", str(settings), "--data", str(tree), "--out", str(out), "--workers", "1"]
+    words += options(*(f"coarse.{setting}" for setting in QUICK), *(f"fine.{setting}" for setting in QUICK))
+
+    def interrupted(owner: Any, name: str, *, when: Callable[[Path], bool] = lambda path: True) -> None:
+        """Run the program so that it is interrupted when it comes to a function."""
+        original = getattr(owner, name)
+
+        def stop(*arguments: Any, **keywords: Any) -> Any:
+            result = original(*arguments, **keywords)
+            if name != "add" or when(arguments[0].path):
+                raise KeyboardInterrupt
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, stop)
+            assert run(words) == 130
+
+    interrupted(step_log.StepLog, "add", when=lambda path: path.parent.name == "coarse")
+    assert not (out / "steps.json").exists()
+    interrupted(pipeline, "run_enrichment")
+    assert json.loads((out / "steps.json").read_text())["done"] == ["coarse"]
+    coarse = (out / "coarse" / "bundle" / "model.safetensors").stat().st_mtime_ns
+    interrupted(step_log.StepLog, "add", when=lambda path: path.parent.name == "fine")
+    assert json.loads((out / "steps.json").read_text())["done"] == ["coarse", "enrich"]
+    export = (out / "enriched.jsonl").stat().st_mtime_ns
+    capsys.readouterr()
+
+    assert run(words) == 0
+    told = capsys.readouterr()
+    bundle = told.out.strip()
+    assert "step 1, coarse: done before" in told.err
+    assert "step 2, enrich: done before" in told.err
+    assert (out / "coarse" / "bundle" / "model.safetensors").stat().st_mtime_ns == coarse
+    assert (out / "enriched.jsonl").stat().st_mtime_ns == export
+    rows = [json.loads(line) for line in (out / "enriched.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert any(row["features"] for row in rows)
+    card = Path(bundle, "README.md").read_text(encoding="utf-8")
+    assert "step 3 (FG-CLEP)" in card
+    assert "accepted waveform features" in card
+    assert str(tmp_path) not in Path(bundle, "config.json").read_text(encoding="utf-8")
+    assert run(["index", "build", "--data", str(tree), "--model", bundle, "--name", "mine"]) == 0
+    capsys.readouterr()
+    assert run(["search", "sinus rhythm", "-n", "3", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 3
+    assert run([*words, "-o", "fine.seed=8"]) == 2
+    assert "another fine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("[corse]\nepochs = 1\n", {}, "unknown key 'corse'"),
+        ("coarse = 3\n", {}, "expected a table"),
+        ("[fine]\nepoch = 1\n", {}, "unknown key 'epoch'"),
+        ("[enrich]\nbackend = 'gpt'\n", {}, "unknown backend 'gpt'"),
+        ("[enrich]\nthreshold = 2.0\n", {}, "threshold"),
+        ("[enrich]\nbackend = 'vllm'\n", {}, "needs a language model"),
+        ("", {"seed": 3}, "unknown key 'seed'"),
+        ("", {"fine": 3}, "names no key"),
+    ],
+)
+def test_bad_run_settings_are_named(tmp_path: Path, text: str, overrides: dict[str, Any], message: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        read_run_config(file, overrides)
+
+
+def test_steps_agree_on_a_preset() -> None:
+    ours, paper = read_run_config(None, {}), read_run_config(None, {"coarse.preset": "fg-clep-v1"})
+    assert isinstance(ours.coarse, CoarseConfig)
+    assert isinstance(paper.coarse, PairConfig)
+    assert (ours.fine.pair_labels, paper.fine.pair_labels) == ("equal-text", "diagonal")
+    assert (ours.enrich.quantile, paper.enrich.quantile, paper.enrich.threshold) == (0.5, 0.0, 0.95)
+
+
+def test_examples_are_the_defaults() -> None:
+    folder = Path(__file__).resolve().parents[2] / "docs" / "examples"
+    assert read_run_config(folder / "train-run.toml", {}) == read_run_config(None, {"coarse.preset": "fg-clep-v1"})
