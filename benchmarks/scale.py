@@ -203,7 +203,8 @@ def life(home: Path) -> list[Row]:
     ) as reader:
         assert reader.stdin is not None and reader.stdout is not None
         reader.stdout.readline()
-        rows.append(told("life", "index gc --keep 1, the old one open", fgclep(home, "index", "gc", NAME, "--keep", 1)))
+        kept = fgclep(home, "index", "gc", NAME, "--keep", 1)
+        rows.append(measured("life", "index gc --keep 1, the old one open", kept, kept.err.splitlines()[0]))
         if not old.is_dir():
             raise SystemExit(f"{old} was removed while it was read")
         reader.stdin.close()

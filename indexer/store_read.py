@@ -33,16 +33,24 @@ _REBUILD = "Build the index again with `fgclep index build`, or restore the file
 
 
 class Store:
-    """A published store, opened read-only.
+    """A published store, opened read-only; it stays readable while it is open, even if its file is removed.
 
     Args:
         path: the SQLite file.
+
+    Raises:
+        CorruptionError: if it cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         # immutable: a published version never changes, so SQLite needs no locks and no side files (read-only media).
-        self._uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
+        uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
+        try:
+            # A stream of rows may be read by another thread than the one that began it, one thread at a time.
+            self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -54,15 +62,14 @@ class Store:
 
     def close(self) -> None:
         """Close the file."""
-        if "engine" in self.__dict__:
-            self.engine.dispose()
+        self._database.close()
 
     @cached_property
     def engine(self) -> "Engine":
         """The engine of SQLAlchemy; any write through it fails."""
-        from sqlalchemy import create_engine
+        from sqlalchemy import StaticPool, create_engine
 
-        return create_engine("sqlite://", creator=self._open)
+        return create_engine("sqlite://", creator=lambda: self._database, poolclass=StaticPool)
 
     @contextmanager
     def connect(self) -> Iterator["Connection"]:
@@ -145,10 +152,6 @@ class Store:
         answer = next(str(row[0]) for row in self._rows("PRAGMA integrity_check(1)"))
         return None if answer == "ok" else answer
 
-    def _open(self) -> sqlite3.Connection:
-        # A stream of rows may be read by another thread than the one that began it, one thread at a time.
-        return sqlite3.connect(self._uri, uri=True, check_same_thread=False)
-
     def _rows(self, query: str, values: Sequence[object] = ()) -> Iterator[sqlite3.Row]:
         """Yield the rows of one of this class's own queries, in constant memory.
 
@@ -156,9 +159,9 @@ class Store:
             CorruptionError: if the file is no store, or damaged.
         """
         try:
-            with closing(self._open()) as database:
-                database.row_factory = sqlite3.Row
-                yield from database.execute(query, values)
+            with closing(self._database.cursor()) as cursor:
+                cursor.row_factory = sqlite3.Row
+                yield from cursor.execute(query, values)
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 
@@ -173,6 +176,10 @@ def open_store(path: Path) -> Store:
         CorruptionError: if the file is missing or is not a store.
     """
     store = Store(path)
-    for table in TABLES:
-        any(store._rows(f"SELECT * FROM {table} LIMIT 1"))
+    try:
+        for table in TABLES:
+            any(store._rows(f"SELECT * FROM {table} LIMIT 1"))
+    except CorruptionError:
+        store.close()
+        raise
     return store

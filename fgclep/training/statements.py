@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fgclep.findings.catalog import findings, fold_wording
+from fgclep.findings.catalog import findings, fold_wording, further_wordings
 from fgclep.findings.tagger import tag_statement
 from fgclep.training.labels import Labels, finding_ids
 from fgclep.training.shorthand import hurried
@@ -71,7 +71,8 @@ class StatementSampler:
 
     def __init__(self, machine: Sequence[Statement], usable: Sequence[str], leads_per_step: int = 24) -> None:
         catalogue = findings()
-        self.wordings = {key: [w.text for w in catalogue[key].wordings] for key in usable}
+        further = further_wordings()
+        self.wordings = {key: [*(w.text for w in catalogue[key].wordings), *further.get(key, ())] for key in usable}
         self.whole = [key for key in usable if catalogue[key].group != "lead"]
         self.by_lead = [key for key in usable if catalogue[key].group == "lead"]
         self.machine = list(machine)

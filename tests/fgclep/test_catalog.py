@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fgclep.evaluation.text_search import TASKS, task_labels
-from fgclep.findings.catalog import findings, fold_wording, ptbxl_code
+from fgclep.findings.catalog import findings, fold_wording, further_wordings, ptbxl_code
 from fgclep.record import RecordInfo
 from fgclep.training.labels import finding_ids, ptbxl_labels, synthetic_labels
 from fgclep.training.statements import (
@@ -163,3 +163,10 @@ def test_statement_labels_equal_three_valued_logic() -> None:
         values = [int(labels[row, ids.index(key)]) * sign for key, sign in statement.terms]
         expected = -1 if -1 in values else 0 if 0 in values else 1
         assert got[row, j] == expected
+
+
+def test_further_wordings_are_of_known_findings_and_none_is_held_out() -> None:
+    further = further_wordings()
+    assert set(further) <= set(findings())
+    assert not {fold_wording(text) for texts in further.values() for text in texts} & held_out_wordings()
+    assert set(further["LVOLT"]) <= set(StatementSampler([], ["LVOLT", "AFIB"]).wordings["LVOLT"])
