@@ -9,7 +9,6 @@ from cli.output import say
 from cli.train_tags import tags
 
 app = typer.Typer(no_args_is_help=True, help="Train the dual encoder on your ECGs and reports.")
-app.command()(tags)
 
 Out = Annotated[Path, typer.Option("--out", help="Run directory; repeat the command to go on after a stop.")]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
@@ -107,3 +106,6 @@ def run_steps(
     bundle = train_all(data, out, settings, statements, workers, say)
     typer.echo(str(bundle))
     say(f"Next: fgclep index build --data {data} --model {bundle} --name NAME")
+
+
+app.command()(tags)
