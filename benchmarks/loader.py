@@ -32,7 +32,7 @@ from fgclep.training.training_set import take
 from fgclep.training.waveforms import Waveforms, read_waveforms
 
 MIX = 0.2  # the defaults of `fgclep train coarse`
-SHORTEST_CROP = {"mean-max-amplitude": 0.7}  # by pooling; the other towers take whole ECGs only
+SHORTEST_CROP = {"mean-max-measures": 0.7}  # by pooling; the other towers take whole ECGs only
 
 
 def main() -> None:

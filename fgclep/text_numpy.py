@@ -94,8 +94,16 @@ class NumpyTextEncoder:
         features = [self._features(self._tokenizer.encode(text).ids) for text in texts]
         pooled = np.reshape(features, (len(texts), self._text["hidden_size"])).astype(np.float32)
         joint = self._linear(_gelu(self._linear(pooled, "text_head.0")), "text_head.2")
-        unit: Array = joint / np.maximum(np.linalg.norm(joint, axis=1, keepdims=True), np.float32(1e-12))
-        return unit
+        unit = _to_unit_norm(joint)
+        return unit if self._config.get("memory") is None else self._remember(unit, **self._config["memory"])
+
+    def _remember(self, texts: Array, size: int, sharpness: float, pull: float) -> Array:
+        """Draw unit vectors (texts, dim) to the findings they are near to, as `FindingMemory` does."""
+        findings = self._weights["memory.vectors"].astype(np.float32)
+        nearness = np.float32(sharpness) * texts @ findings.T
+        shares = np.exp(nearness - nearness.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        return _to_unit_norm(texts + np.float32(pull) * shares @ findings)
 
     def _features(self, ids: list[int]) -> Array:
         """Run the tower over one text's token ids; returns its pooled features, float32 (hidden,)."""
@@ -145,6 +153,11 @@ class NumpyTextEncoder:
         deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + np.float32(self._text["layer_norm_eps"]))
         scaled: Array = centred / deviation * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
         return scaled
+
+
+def _to_unit_norm(vectors: Array) -> Array:
+    unit: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+    return unit
 
 
 def erf(values: Array) -> Array:
@@ -203,6 +216,8 @@ def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         f"text_tower.embeddings.{name}_embeddings.weight": (count, hidden)
         for name, count in zip(_TABLES, rows, strict=True)
     }
+    if config.get("memory") is not None:
+        shapes["memory.vectors"] = (config["memory"]["size"], config["dim"])
     shapes |= {f"{name}.weight": shape for name, shape in linear.items()}
     shapes |= {f"{name}.bias": shape[:1] for name, shape in linear.items()}
     return shapes | {f"{name}.{part}": (hidden,) for name in norms for part in ("weight", "bias")}

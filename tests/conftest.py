@@ -74,16 +74,18 @@ def make_bundle(path: Path, seed: int) -> Path:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     config = FGCLEPConfig(
         ecg={"arch": "resnet1d", "block": "basic", "depths": [1, 1, 1, 1], "widths": [8, 8, 8, 8], "kernel": 3},
-        pool="mean-max-amplitude",
+        pool="mean-max-measures",
         n_samples=1000,
         text={"model_type": "bert", "vocab_size": len(words), "max_position_embeddings": 64, **sizes},
         text_pool="mean",
         dim=16,
         max_tokens=64,
     )
+    model = FGCLEPModel(config).eval()
+    model.remember(torch.nn.functional.normalize(torch.randn(4, 16), dim=1))
     save_bundle(
         path,
-        FGCLEPModel(config).eval(),
+        model,
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"),
         EcgProcessor(fs_hz=100, n_samples=1000, lowpass_hz=40.0, center="median"),
         Calibration(slope=10.0, offset=-2.0),

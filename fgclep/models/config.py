@@ -19,7 +19,7 @@ ECG_PRESETS: dict[str, dict[str, Any]] = {
     },
     "small": {
         "ecg": {**_RESNET18, "widths": [64, 96, 160, 256], "kernel": 5},
-        "pool": "mean-max-beat",
+        "pool": "mean-max-measures",
         "input": _INPUT_100HZ,
     },
 }
@@ -31,7 +31,7 @@ class FGCLEPConfig(PretrainedConfig):
 
     Args:
         ecg: arguments of the ECG tower, with `arch` naming it.
-        pool: `attention` (MERL), `mean` (FOCAL), `mean-max-beat` (the `small` preset) or `mean-max-amplitude`.
+        pool: `attention` (MERL), `mean` (FOCAL), `mean-max-measures` (the `small` preset) or `mean-max-amplitude`.
         n_samples: input samples per lead.
         text: configuration of the text tower as a dictionary (any transformers encoder).
         text_pool: `pooler`, `cls` or `mean`.
@@ -39,6 +39,8 @@ class FGCLEPConfig(PretrainedConfig):
         max_tokens: texts are cut after so many tokens.
         log_scale_init: start of t' (the paper: log 10).
         bias_init: start of b (the paper: -10).
+        memory: `size`, `sharpness` and `pull` of the `fgclep.models.finding_memory.FindingMemory` behind the text head;
+            None: there is none.
         tag: arguments of the tag head (`fgclep.models.tag_head.TagHead`) and, under `stem`, those of the
             `fgclep.models.lead_stem.LeadStem` that makes its patch tokens; without `stem` the tower makes them. None:
             the model has no tag head.
@@ -57,6 +59,7 @@ class FGCLEPConfig(PretrainedConfig):
         max_tokens: int = 128,
         log_scale_init: float = 2.302585,
         bias_init: float = -10.0,
+        memory: dict[str, Any] | None = None,
         tag: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -70,6 +73,7 @@ class FGCLEPConfig(PretrainedConfig):
         self.max_tokens = max_tokens
         self.log_scale_init = log_scale_init
         self.bias_init = bias_init
+        self.memory = memory
         self.tag = tag
 
 

@@ -4,7 +4,7 @@ Two phases. First the ECG tower learns against one free vector per finding, its 
 tower puts "left" and "right bundle branch block" at one point (cosine 0.97), and an ECG tower that trains against such
 texts learns slowly. Then the ECG vectors stay, and the text tower learns to place wordings (`text_side`): near the
 anchors of what they assert, and among the ECGs of which they are true. That is what makes a waveform description find
-what the plain name finds.
+what the plain name finds. The anchors stay in the model as its memory of findings, which draws texts to them.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from pathlib import Path
 from fgclep.models.dual_encoder import FGCLEPModel
 from fgclep.training.config import CoarseConfig
 from fgclep.training.ecg_side import EcgSide, train_ecg_side
+from fgclep.training.labels import finding_ids
 from fgclep.training.statements import StatementSampler
 from fgclep.training.text_side import train_text_side
 from fgclep.training.training_set import TrainingSet, ValidationSet
@@ -45,4 +46,6 @@ def train_both_sides(
     """
     side = EcgSide(model)
     train_ecg_side(side, data, validation, config, fs_hz, out / "ecg_side.pt", report)
+    learned = [number for number, key in enumerate(finding_ids()) if key in sampler.wordings]
+    model.remember(side.anchors().detach()[learned])
     return train_text_side(model, side.anchors, data, validation, sampler, config, out / "text_side.pt", report)

@@ -19,6 +19,7 @@ class CoarseConfig:
     Attributes:
         tower: ECG tower (`fgclep.models.config.ECG_PRESETS`).
         text_tower: `minilm`, a directory or a hub id.
+        start_from: `ecg_side.pt` of another run, whose ECG tower the first phase starts from; empty: from scratch.
         seed: seeds everything.
         epochs: passes over the records in the first phase, in which the ECG tower learns.
         patience: epochs without a better validation score after which the first phase ends.
@@ -52,6 +53,7 @@ class CoarseConfig:
 
     tower: str = "small"
     text_tower: str = "minilm"
+    start_from: str = ""
     seed: int = 7
     epochs: int = 22
     patience: int = 4

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from time import monotonic
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
+from fgclep.errors import UsageError
 from fgclep.findings.catalog import findings
 from fgclep.losses import pair_logits
 from fgclep.models.dual_encoder import FGCLEPModel
@@ -77,6 +79,8 @@ def train_ecg_side(
     device = weights[0].device
     autocast = autocast_pays(device)
     draw = _Batches(data, config, fs_hz)
+    if config.start_from and not checkpoint.is_file():
+        _start_from(side, Path(config.start_from))
     average = copy.deepcopy(side)
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = len(data) // config.batch_size
@@ -129,6 +133,21 @@ def train_ecg_side(
             + f" {monotonic() - started:.0f} s"
         )
     side.load_state_dict(best_state)
+
+
+def _start_from(side: EcgSide, file: Path) -> None:
+    """Take the best weights of another run; parts of a tower that it lacks start fresh.
+
+    Raises:
+        UsageError: if the file is no such run's, or of another tower.
+    """
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)["best_state"]
+        lacking, foreign = side.load_state_dict(weights, strict=False)
+    except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
+        raise UsageError(f"start_from: {file} is not the ecg_side.pt of a run with this tower ({error}).") from error
+    if foreign or any(name.startswith("encoder.tower.") for name in lacking):
+        raise UsageError(f"start_from: {file} is of another tower: it has {[*foreign, *lacking][0]} or lacks it.")
 
 
 def findings_loss(logits: Tensor, data: TrainingSet, rows: NDArray[np.intp], left_open_weight: float) -> Tensor:

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
 from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
-from fgclep.models.dual_encoder import EcgEncoder, FGCLEPModel
+from fgclep.models.dual_encoder import EcgEncoder, FGCLEPModel, amplitude_features, rhythm_features
+from fgclep.models.finding_memory import FindingMemory
 from fgclep.models.resnet1d import ResNet1d
 from fgclep.preprocessing import EcgProcessor
 from fgclep.pretrained import (
@@ -72,6 +73,62 @@ def test_amplitude_reaches_the_vector(tiny_bundle: Path) -> None:
     model = load_model(tiny_bundle)
     waveform = np.random.default_rng(0).normal(size=(1, 12, 1000)).astype(np.float32)
     assert not np.allclose(model.encode_ecg(waveform), model.encode_ecg(waveform * 0.3), atol=1e-3)
+
+
+def test_amplitude_features_are_what_numpy_measures() -> None:
+    waveforms = np.random.default_rng(1).normal(size=(3, 12, 730)).astype(np.float32)
+    seconds = waveforms[:, :, :700].reshape(3, 12, 7, 100)
+    expected = [np.ptp(waveforms, axis=2), waveforms.std(axis=2, ddof=1), np.median(np.ptp(seconds, axis=3), axis=2)]
+    got = amplitude_features(torch.from_numpy(waveforms), 100).numpy()
+    np.testing.assert_allclose(got, np.log(np.concatenate(expected, axis=1)), atol=1e-5)
+
+
+def test_rhythm_features_are_the_autocorrelation_of_the_spatial_velocity() -> None:
+    waveform = np.random.default_rng(2).normal(size=(12, 1000)).astype(np.float32).cumsum(axis=1)
+    velocity = np.sqrt((np.diff(waveform.reshape(12, 500, 2).sum(axis=2)) ** 2).sum(axis=0))
+    velocity = np.minimum(velocity, np.sort(velocity)[round(0.98 * len(velocity)) - 1])
+    velocity -= velocity.mean()
+    expected = [np.mean(velocity[:-lag] * velocity[lag:]) / np.mean(velocity**2) for lag in range(10, 150)]
+    got = rhythm_features(torch.from_numpy(waveform)[None], 100).numpy()[0]
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_rhythm_features_tell_regular_from_irregular_at_any_rate_and_size() -> None:
+    """A peak at RR, 0.8 s, however large the complexes are; none where RR wanders. A flat strip gives zeros."""
+
+    def strip(beats_s: np.ndarray, fs_hz: int, size_mv: float) -> torch.Tensor:
+        time = np.arange(10 * fs_hz) / fs_hz
+        complexes = np.exp(-(((time[None] - beats_s[:, None]) / 0.02) ** 2)).sum(axis=0)
+        return torch.from_numpy((size_mv * np.tile(complexes, (1, 12, 1))).astype(np.float32))
+
+    regular = np.arange(0.3, 10, 0.8)
+    irregular = np.cumsum(np.random.default_rng(3).uniform(0.45, 1.15, 12))
+    lags_s = 0.2 + np.arange(140) / 50
+    for fs_hz in (100, 500):
+        features = rhythm_features(strip(regular, fs_hz, 1.0), fs_hz)[0]
+        assert abs(lags_s[int(features[:50].argmax())] - 0.8) <= 0.02
+        assert features[:50].max() > 0.8
+        assert torch.allclose(features, rhythm_features(strip(regular, fs_hz, 0.1), fs_hz)[0], atol=1e-3)
+        assert rhythm_features(strip(irregular, fs_hz, 1.0), fs_hz)[0].max() < 0.5
+    assert not rhythm_features(torch.zeros(1, 12, 1000), 100).any()
+
+
+def test_memory_draws_texts_to_the_findings_they_resemble() -> None:
+    """A text near one finding comes nearer to it; one between two goes to neither; one like all of them hardly moves."""
+    memory = FindingMemory(3, 4, sharpness=16.0, pull=1.5)
+    memory.vectors.data = torch.eye(4)[:3]
+    texts = torch.nn.functional.normalize(
+        torch.tensor([[1.0, 0.2, 0.1, 0.5], [1.0, 1.0, 0.0, 0.5], [0.0, 0.0, 0.0, 1.0]]), dim=1
+    )
+    with torch.inference_mode():
+        near, between, like_all = memory(texts)
+    assert near[0] > texts[0, 0] + 0.05
+    assert between[0].item() == pytest.approx(between[1].item(), abs=1e-6)
+    assert like_all @ texts[2] > 0.75
+    shares = np.exp(16 * texts.numpy() @ np.eye(4)[:, :3])
+    moved = texts.numpy() + 1.5 * (shares / shares.sum(1, keepdims=True)) @ np.eye(4)[:3]
+    expected = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    np.testing.assert_allclose(torch.stack([near, between, like_all]).numpy(), expected, atol=1e-5)
 
 
 def test_bundle_round_trip(tiny_bundle: Path, tmp_path: Path) -> None:
