@@ -1,19 +1,16 @@
 """`fgclep data`: look into a data set, pack it, and write a synthetic one."""
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
-from cli.output import print_json, say
+from cli.output import console, print_json, say
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from fgclep.datasets.base import Dataset
     from fgclep.datasets.pack_write import PackPlan
     from fgclep.datasets.scan import ScanReport
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Look into a data set, pack it, or write a synthetic one.")
 
 _SCHEMA = 1
-_WIDE = 200  # columns off a terminal, so that a pipe loses nothing
 
 
 @app.command()
@@ -79,13 +75,14 @@ def pack(
     """
     from cli.progress import record_progress
     from fgclep.datasets.pack_write import write_pack
+    from indexer.resources import usable_cores
 
     plan = _plan(path, out, fs_hz, restart)
     say(_announcement(plan, out))
     if dry_run:
         say("This is a dry run: nothing is written.")
         return
-    processes = max(1, _cores() // 2) if workers is None else workers
+    processes = max(1, usable_cores() // 2) if workers is None else workers
     with record_progress(f"packing {plan.dataset.name}") as progress:
         manifest = write_pack(plan, processes, progress)
     if as_json:
@@ -118,10 +115,6 @@ def _announcement(plan: "PackPlan", out: Path) -> str:
     )
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _print_pack(manifest: dict[str, Any]) -> None:
     counts = manifest["counts"]
     reports, splits = counts["reports"], counts["splits"]
@@ -145,12 +138,16 @@ def _print_pack(manifest: dict[str, Any]) -> None:
         for split in ("train", "val", "test")
     ]
     rows.append(("split by", "; ".join(splits["rules"])))
+    console().print(_two_columns(rows))
+
+
+def _two_columns(rows: list[tuple[str, str]]) -> "Table":
+    from rich.table import Table
+
     table = Table(show_header=False)
     for label, value in rows:
         table.add_row(label, value)
-    # As in `_print_report`: names may hold [brackets] and :colons:.
-    width = None if sys.stdout.isatty() else _WIDE
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    return table
 
 
 def _reasons(rejected: dict[str, int]) -> str:
@@ -158,6 +155,9 @@ def _reasons(rejected: dict[str, int]) -> str:
 
 
 def _scan_with_progress(dataset: "Dataset", limit: int | None) -> "ScanReport":
+    from rich.console import Console
+    from rich.progress import Progress
+
     from fgclep.datasets.scan import scan as scan_dataset
 
     terminal = Console(stderr=True)
@@ -183,20 +183,15 @@ def _as_json(report: "ScanReport") -> dict[str, Any]:
 
 
 def _print_report(report: "ScanReport") -> None:
-    # No markup, no emoji: file names and record ids may hold [brackets] and :colons:.
-    width = None if sys.stdout.isatty() else _WIDE
-    console = Console(width=width, markup=False, emoji=False, highlight=False)
-    console.print(f"{report.name} ({report.kind}) in {report.root}")
-    table = Table(show_header=False)
-    for label, value in _rows(report):
-        table.add_row(label, value)
-    console.print(table)
+    screen = console()
+    screen.print(f"{report.name} ({report.kind}) in {report.root}")
+    screen.print(_two_columns(_rows(report)))
     if report.rejects:
-        console.print("Would be rejected:")
-        console.print(_reject_table(report))
+        screen.print("Would be rejected:")
+        screen.print(_reject_table(report))
     if report.missing:
         examples = ", ".join(report.missing_examples)
-        console.print(f"{report.missing} listed records have no files here, such as {examples}.")
+        screen.print(f"{report.missing} listed records have no files here, such as {examples}.")
 
 
 def _rows(report: "ScanReport") -> list[tuple[str, str]]:
@@ -222,7 +217,9 @@ def _rows(report: "ScanReport") -> list[tuple[str, str]]:
     return rows
 
 
-def _reject_table(report: "ScanReport") -> Table:
+def _reject_table(report: "ScanReport") -> "Table":
+    from rich.table import Table
+
     table = Table("reason", "records", "such as")
     for reason, rejects in sorted(report.rejects.items(), key=lambda item: -item[1].count):
         table.add_row(reason, str(rejects.count), "\n".join(f"{name}: {why}" for name, why in rejects.examples))

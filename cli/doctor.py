@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib import metadata, util
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,6 +80,8 @@ def _guarded(look: Callable[[], Iterator[Check]], name: str) -> Iterator[Check]:
 
 def look_at_versions() -> Iterator[Check]:
     """Python and the packages that decide how results come about."""
+    from importlib import metadata, util
+
     from fgclep import __version__
 
     yield Check("fgclep", "ok", f"{__version__} on Python {platform.python_version()}, {platform.platform(terse=True)}")
@@ -94,6 +95,8 @@ def look_at_versions() -> Iterator[Check]:
 
 def look_at_faiss_packages() -> Iterator[Check]:
     """The builds of FAISS overwrite each other's files."""
+    from importlib import metadata
+
     names = {distribution.name.lower() for distribution in metadata.distributions() if distribution.name}
     builds = sorted(name for name in names if name.startswith("faiss-"))
     if len(builds) > 1:
@@ -118,6 +121,8 @@ def look_at_devices() -> Iterator[Check]:
 
 def look_at_search_backends() -> Iterator[Check]:
     """Every installed backend against brute force."""
+    from importlib import util
+
     import numpy as np
 
     from indexer.backends import NumpyMatmul, self_test

@@ -22,7 +22,6 @@ app = typer.Typer(
 )
 
 _LLM = "Language model"
-_STORED_FEATURES = 500  # of the rows by feature; a language model invents tens of thousands
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of a data set (FGCLEP_DATA).")]
 Store = Annotated[
     Path | None, typer.Option("--store", help="File of answers; enrichment.sqlite in FGCLEP_HOME unless given.")
@@ -156,7 +155,7 @@ def run(
         retries=retries,
         engine=_parse_engine(engine or []),
     )
-    _refuse_network(choice, offline=bool(ctx.find_root().params.get("offline")))
+    refuse_network(choice, offline=bool(ctx.find_root().params.get("offline")))
     worklist = _collect(_data(data), limit)
     provider = choice.open()
     with _opened(store, create=True) as opened, record_progress("Asking") as progress:
@@ -188,12 +187,9 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Score every proposed feature against its ECG and keep those that pass."""
-    import json
-
     from cli.settings import home, text
     from fgclep.enrichment.scoring import Rule, Score
-    from fgclep.enrichment.validate import validate_features
-    from fgclep.evaluation.results import plain
+    from fgclep.enrichment.validate import store_outcome, validate_features
     from fgclep.pretrained import resolve_model
 
     rule = Rule(_member(Score, "--score", score), threshold, quantile)
@@ -213,15 +209,13 @@ def validate(
                 examples=examples,
                 progress=lambda done, total: progress(_Encoded(total, done)),
             )
-        report = plain(outcome.validation)
-        row = {"run_id": chosen.id, "data": str(root.absolute()), "model": outcome.validation.model}
-        brief = {**report, "by_feature": report["by_feature"][:_STORED_FEATURES]}
-        texts = {"rule": json.dumps(plain(rule)), "report": json.dumps(brief, ensure_ascii=False)}
-        number = opened.add_validation({**row, **texts}, outcome.accepted)
+        number = store_outcome(opened, chosen.id, root, outcome)
     if outcome.validation.warning:
         say(f"warning: {outcome.validation.warning}")
     if as_json:
-        print_json({"schema": 1, "validation": number, "run": chosen.key, **report})
+        from fgclep.evaluation.results import plain
+
+        print_json({"schema": 1, "validation": number, "run": chosen.key, **plain(outcome.validation)})
     else:
         print_validation(number, chosen.key, outcome.validation)
     say(f"Next: fgclep enrich export OUT.jsonl --validation {number}")
@@ -318,8 +312,12 @@ def _parse_engine(pairs: list[str]) -> dict[str, Any]:
     return parse_overrides(pairs)
 
 
-def _refuse_network(choice: "ProviderChoice", *, offline: bool) -> None:
-    """Keep to this machine when `--offline` was said, on the command line or in a setting."""
+def refuse_network(choice: "ProviderChoice", *, offline: bool) -> None:
+    """Keep to this machine when `--offline` was said, on the command line or in a setting.
+
+    Raises:
+        UsageError: if the provider is a server elsewhere.
+    """
     from urllib.parse import urlsplit
 
     from cli import settings
@@ -329,7 +327,10 @@ def _refuse_network(choice: "ProviderChoice", *, offline: bool) -> None:
     host = urlsplit(choice.url).hostname or ""
     local = host in ("localhost", "::1") or host.startswith("127.")
     if choice.backend is Backend.HTTP and not local and settings.resolve("offline", offline or None).value:
-        raise UsageError(f"{choice.url} is not on this machine, and the network is off.", "unset FGCLEP_OFFLINE")
+        raise UsageError(
+            f"{choice.url} is not on this machine, and the network is off.",
+            "Leave --offline out and unset FGCLEP_OFFLINE, or let the backend knowledge answer.",
+        )
 
 
 def _data(flag: Path | None) -> Path:

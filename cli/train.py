@@ -49,9 +49,7 @@ def coarse(
     from fgclep.training.settings import parse_overrides
 
     settings = read_config(config, parse_overrides(override or []) | ({} if seed is None else {"seed": seed}))
-    bundle = train_step_one(data, out, settings, statements, workers, say)
-    typer.echo(str(bundle))
-    say(f"Next: fgclep index build --data {data} --model {bundle} --name NAME")
+    _tell(train_step_one(data, out, settings, statements, workers, say), data)
 
 
 @app.command()
@@ -76,13 +74,12 @@ def fine(
     from fgclep.training.settings import parse_overrides
 
     settings = read_fine_config(config, parse_overrides(override or []) | ({} if seed is None else {"seed": seed}))
-    bundle = train_fine(source, data, features, out, settings, workers, say)
-    typer.echo(str(bundle))
-    say(f"Next: fgclep index build --data {data} --model {bundle} --name NAME")
+    _tell(train_fine(source, data, features, out, settings, workers, say), data)
 
 
 @app.command(name="run")
 def run_steps(
+    ctx: typer.Context,
     data: Annotated[Path, typer.Option("--data", help="A tree or pack with ECGs and reports.")],
     out: Out,
     config: Annotated[
@@ -98,14 +95,23 @@ def run_steps(
 
     Steps that are done are skipped; a step that was stopped goes on where it was. Writes OUT/fine/bundle.
     """
+    from cli.enrich import refuse_network
     from fgclep.training.pipeline import train_all
     from fgclep.training.run_config import read_run_config
     from fgclep.training.settings import parse_overrides
 
     settings = read_run_config(config, parse_overrides(override or []))
-    bundle = train_all(data, out, settings, statements, workers, say)
-    typer.echo(str(bundle))
-    say(f"Next: fgclep index build --data {data} --model {bundle} --name NAME")
+    refuse_network(settings.enrich.provider(), offline=bool(ctx.find_root().params.get("offline")))
+    _tell(train_all(data, out, settings, statements, workers, say), data)
 
 
 app.command()(tags)
+
+
+def _tell(bundle: Path, data: Path) -> None:
+    """Print where the new model is; of the processes that torchrun started, one does."""
+    from fgclep.training.pipeline import is_first_process
+
+    if is_first_process():
+        typer.echo(str(bundle))
+        say(f"Next: fgclep index build --data {data} --model {bundle} --name NAME")

@@ -9,7 +9,7 @@ from cli.output import say
 
 
 def tags(
-    data: Annotated[Path, typer.Option("--data", help="A PTB-XL tree; folds 1-8 train, fold 9 is scored.")],
+    data: Annotated[Path, typer.Option("--data", help="A PTB-XL tree or pack; folds 1-8 train, fold 9 is scored.")],
     out: Annotated[Path, typer.Option("--out", help="Run directory; repeat the command to go on after a stop.")],
     model: Annotated[
         str | None, typer.Option("--model", help="A bundle's name or path; the shipped one unless given.")

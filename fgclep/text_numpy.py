@@ -97,12 +97,11 @@ class NumpyTextEncoder:
         unit = _to_unit_norm(joint)
         return unit if self._config.get("memory") is None else self._remember(unit, **self._config["memory"])
 
-    def _remember(self, texts: Array, size: int, sharpness: float, pull: float) -> Array:
+    def _remember(self, texts: Array, size: int, sharpness: float, pull: float, threshold: float) -> Array:
         """Draw unit vectors (texts, dim) to the findings they are near to, as `FindingMemory` does."""
         findings = self._weights["memory.vectors"].astype(np.float32)
-        nearness = np.float32(sharpness) * texts @ findings.T
-        shares = np.exp(nearness - nearness.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
+        nearness = np.exp(np.float32(sharpness) * (texts @ findings.T - np.float32(threshold)))
+        shares = nearness / (1 + nearness.sum(axis=1, keepdims=True))
         return _to_unit_norm(texts + np.float32(pull) * shares @ findings)
 
     def _features(self, ids: list[int]) -> Array:

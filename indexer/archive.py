@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from fgclep.durable import write_durably
 from fgclep.errors import CorruptionError, FgclepError, NotSetUpError, UsageError
-from indexer.home import CURRENT, index_dir
+from indexer.home import CURRENT, VERSIONS, index_dir
 from indexer.lease import take_lease
 from indexer.manifest import MANIFEST, SCHEMA, IndexManifest, manifest_json, parse_manifest, read_manifest
 from indexer.open import check_files, open_index
 from indexer.plan import free_bytes
 from indexer.publish import become_default, build_lock, clear_write_errors, publish
-from indexer.staging import write_durably
 
 _LEVEL = 3
 _MANIFEST_LIMIT = 10_000_000
@@ -113,6 +113,8 @@ def import_version(file: Path, home: Path, name: str | None = None) -> Path:
                 target / MANIFEST, manifest_json(replace(manifest, name=directory.name, schema=SCHEMA)).encode()
             )
             open_index(target).close()
+            # Nothing points there, or the index would exist: what an import left that was killed just before.
+            shutil.rmtree(directory / VERSIONS / manifest.version, ignore_errors=True)
             published = publish(target, directory, manifest.version)
         finally:
             shutil.rmtree(target, ignore_errors=True)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from fgclep import __version__
+from fgclep.durable import write_durably
 from fgclep.errors import DataError
 from indexer.backends import Backend, self_test
 from indexer.backends.base import Vectors, brute_force
@@ -31,7 +32,6 @@ from indexer.manifest import (
     manifest_json,
 )
 from indexer.open import CODES, FAISS, KEYS, SCALES, STORE, VECTORS, open_backend
-from indexer.staging import write_durably
 
 _TEST_QUERIES = 20
 _TEST_K = 10

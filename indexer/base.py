@@ -102,5 +102,6 @@ def open_base(home: Path, name: str, *, resume: bool = False) -> Base:
     path = current_version(directory)
     staging = Staging(directory / "staging")
     if resume and path.name == staging.planned("version") and (before := staging.planned("base")):
-        path = directory / VERSIONS / before
+        started_from = directory / VERSIONS / before
+        path = started_from if started_from.is_dir() else path  # `index gc` may have removed it
     return Base(path, read_manifest(path), take_lease(path))

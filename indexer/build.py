@@ -137,7 +137,7 @@ def build_index(
         model: name or path of a bundle; None means the shipped one.
         workers: processes that read records, and encode them too on a CPU; 0 works in this one; None suits the machine.
         batch_size: records that are read and encoded together; None suits the device.
-        dtype: `float32` or `float16`, of the stored vectors.
+        dtype: `float32`, `float16` or `int8`, of the stored vectors; see `indexer.manifest.STORED`.
         limit: read only the first so many records.
         resume: go on with an unfinished build; False discards it.
         progress: called after every batch.

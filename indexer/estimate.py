@@ -93,8 +93,8 @@ def estimate(plan: Plan, cores: int) -> Estimate:
 
 def _sample(plan: Plan) -> list[list[tuple[int, RecordInfo]]]:
     """Return records from everywhere in the listing, in chunks as the run makes them."""
-    step = max(1, plan.total // _SAMPLE)
-    pairs = list(islice(plan.listing.pairs(), 0, None, step))[:_SAMPLE]
+    step = max(1, -(-plan.total // _SAMPLE))  # rounded up, so that the last records have their share
+    pairs = list(islice(plan.listing.pairs(), 0, None, step))
     size = plan.embed.batch_size
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 

@@ -4,11 +4,11 @@
 asked for.
 """
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from fgclep.durable import write_durably
 from fgclep.errors import CorruptionError, NotSetUpError, UsageError
 from indexer.manifest import MANIFEST
 
@@ -146,19 +146,4 @@ def _resolve_default(home: Path) -> Path:
 
 def replace_line(path: Path, line: str) -> None:
     """Replace a one-line file atomically: a reader, or a crash, sees the old line or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(line + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames inside a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_durably(path, f"{line}\n".encode())

@@ -161,7 +161,7 @@ def check_space(plan: Plan) -> None:
         needed, there = f"{plan.disk_bytes / 1e6:,.0f} MB", f"{free / 1e6:,.0f} MB"
         raise FgclepError(
             f"Building {plan.name} needs about {needed} in {folder}; {there} are free.",
-            "Free some space, choose another FGCLEP_HOME, or use --dtype fp16.",
+            "Free some space, or choose another folder: FGCLEP_HOME=PATH",
         )
 
 

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fgclep.durable import sync_directory
 from fgclep.errors import FgclepError
-from indexer.home import CURRENT, DEFAULT, VERSIONS, default_index, indexes_dir, replace_line, sync_directory
+from indexer.home import CURRENT, DEFAULT, VERSIONS, default_index, indexes_dir, replace_line
 
 LOCK = "LOCK"
 HISTORY = "HISTORY"

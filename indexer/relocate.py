@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from fgclep.datasets import Dataset
+from fgclep.durable import write_durably
 from fgclep.errors import DataError, NotSetUpError, UsageError
 from fgclep.record import RecordReject
 from indexer.base import Base, open_base
@@ -15,7 +16,6 @@ from indexer.ids import IdSet
 from indexer.manifest import MANIFEST, SCHEMA, DatasetRef, manifest_json
 from indexer.publish import build_lock, clear_write_errors, new_version_id, publish
 from indexer.sources import open_source
-from indexer.staging import write_durably
 from indexer.store_update import share_file
 
 _SAMPLE = 20

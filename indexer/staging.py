@@ -5,7 +5,6 @@ JSON entry with their checksums last: the entry is the commit.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgclep.durable import write_durably
 from fgclep.errors import UsageError
 from indexer.backends.base import Vectors
-from indexer.home import sync_directory
 from indexer.manifest import sha256_file
 
 _FILES = ("vectors.npy", "keys.npy", "rows.jsonl")
@@ -176,25 +175,3 @@ class Staging:
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) and {"version", "plan"} <= found.keys() else None
-
-
-def write_durably(path: Path, content: bytes | np.ndarray) -> None:
-    """Write a file so that after a crash it is absent, old, or whole.
-
-    Raises:
-        OSError: if it cannot be written; the temporary file is removed.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as stream:
-            if isinstance(content, bytes):
-                stream.write(content)
-            else:
-                np.save(stream, content, allow_pickle=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)

@@ -6,7 +6,7 @@ imported only where its language is needed: for filters, and by `Store.connect`.
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -159,9 +159,11 @@ class Store:
             CorruptionError: if the file is no store, or damaged.
         """
         try:
-            with closing(self._database.cursor()) as cursor:
-                cursor.row_factory = sqlite3.Row
-                yield from cursor.execute(query, values)
+            cursor = self._database.cursor()
+            cursor.row_factory = sqlite3.Row
+            # Not `yield from`: a stream left half read would then close its cursor, perhaps after the database.
+            for row in cursor.execute(query, values):  # noqa: UP028
+                yield row
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 

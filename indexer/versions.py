@@ -4,8 +4,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from fgclep.durable import sync_directory
 from fgclep.errors import NotSetUpError, UsageError
-from indexer.home import VERSIONS, current_version, sync_directory
+from indexer.home import VERSIONS, current_version
 from indexer.lease import claim_for_removal
 from indexer.manifest import read_manifest
 from indexer.publish import build_lock, point_back, point_to, versions_before
@@ -48,8 +49,8 @@ def activate(directory: Path, version: str) -> Path:
             f"Index {directory.name} has no version {version!r}; there are {names}.",
             f"fgclep index info {directory.name}",
         )
-    read_manifest(path)
     with build_lock(directory):
+        read_manifest(path)  # under the lock: `remove_old` may have been quicker
         point_to(directory, version)
     return path
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.backends.base import Mask, Rows, Similarities, Vectors, check_arguments, exact_top, rounding_margin
+from indexer.backends.base import Mask, Rows, Similarities, Vectors, check_arguments, rounding_margin
 from indexer.backends.int8_codes import Codes
-from indexer.backends.scan import Scan, lower_edge
+from indexer.backends.scan import Ranker, Scan, lower_edge
 
 _FEW = 64  # similarities of which each is compared with the whole corpus in less time than sorting it takes
 
@@ -26,8 +26,8 @@ class Ranking:
 
     def __init__(self, vectors: Vectors, query: NDArray[np.float32], allowed: Mask, codes: Codes | None = None) -> None:
         check_arguments(query[None], 1, allowed, vectors.shape)
-        self._vectors = vectors
         self._query = query
+        self._ranker = Ranker(vectors, codes)
         scan = Scan(vectors if codes is None else codes)
         prepared = scan.prepare(query[None])
         self._error = float(prepared.errors[0])
@@ -43,12 +43,8 @@ class Ranking:
         if width == 0:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         near = np.flatnonzero(self._products >= lower_edge(self._products[None], width)[0] - 2 * self._error)
-        products = self._products[near]
-        edge = np.partition(products, len(products) - width)[len(products) - width]
-        candidates = near[products >= edge - 2 * self._error]
-        if self._allowed is not None:
-            candidates = self._allowed[candidates]
-        return exact_top(self._vectors, self._query, candidates, width)
+        rows = near if self._allowed is None else self._allowed[near]
+        return self._ranker.best(self._query, rows, self._products[near], width, self._error)
 
     def percentiles(self, similarities: Similarities) -> NDArray[np.float64]:
         """Return the share of the whole corpus, 0 to 100, that is less similar than each of these."""

@@ -82,7 +82,8 @@ def make_bundle(path: Path, seed: int) -> Path:
         max_tokens=64,
     )
     model = FGCLEPModel(config).eval()
-    model.remember(torch.nn.functional.normalize(torch.randn(4, 16), dim=1))
+    memory = torch.nn.functional.normalize(torch.randn(4, 16), dim=1)
+    model.remember(memory, sharpness=16.0, pull=3.0, threshold=0.2)
     save_bundle(
         path,
         model,

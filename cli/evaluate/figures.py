@@ -44,6 +44,7 @@ def figures(
     from fgclep.errors import DataError
     from fgclep.evaluation import figures_write
     from fgclep.evaluation.calibrate_bundle import calibrate_bundle
+    from fgclep.evaluation.figures_data import finding_names
     from fgclep.evaluation.results import plain
     from fgclep.evaluation.run_config import FiguresConfig
     from fgclep.pretrained import resolve_model
@@ -51,6 +52,8 @@ def figures(
 
     folder = options.data_folder(data, f"fgclep evaluate figures --dataset {dataset} --data PATH --out DIR")
     specs = options.model_specs(model)
+    marked = finding or FiguresConfig.findings
+    finding_names(marked)  # refuses unknown ones before anything is encoded
     shown = []
     for spec in specs:
         with options.embedding(spec, "joint", workers) as embed:
@@ -73,7 +76,7 @@ def figures(
         return figures_write.write_heat_map(first, seed, out / f"{name}-similarity")
 
     def embedding_map() -> list[Path]:
-        return figures_write.write_map(shown, finding or FiguresConfig.findings, seed, out / f"{name}-map")
+        return figures_write.write_map(shown, marked, seed, out / f"{name}-map")
 
     def plates() -> list[Path]:
         return figures_write.write_plates(first, query or FiguresConfig.queries, draw_plate, out / f"{name}-hits")

@@ -42,8 +42,7 @@ def _describe(result: "RetrievalResult") -> str:
     """Say what was measured, what it knew and on how many of the records."""
     if result.encoder == "bm25":
         return f"bm25 ({result.fingerprint}) {result.note}."
-    told = {"unknown": result.note} if result.note else {}
-    return describe(result, result.in_domain, **told)
+    return describe(result, result.in_domain)
 
 
 def _print_labels(shown: "Console", results: "Sequence[RetrievalResult]") -> None:
@@ -96,14 +95,14 @@ def _print_reports(shown: "Console", results: "Sequence[RetrievalResult]") -> No
 
 def _print_compound(shown: "Console", results: "Sequence[RetrievalResult]") -> None:
     rows = table("query", "asked by", "model", "queries", "AP", "AUC", "AUC, near misses", names=3)
-    for kind, count in results[0].compound.count.items():
+    for kind in results[0].compound.count:
         for way in results[0].compound.mean[kind]:
             for result in results:
                 if kind not in result.compound.mean:  # its usable records were others
                     continue
                 mean = result.compound.mean[kind][way]
                 numbers = (mean.average_precision, mean.auc, mean.auc_near_misses)
-                rows.add_row(kind, way, result.encoder, str(count), *map(value, numbers))
+                rows.add_row(kind, way, result.encoder, str(result.compound.count[kind]), *map(value, numbers))
         rows.add_row(kind, "", "chance", "", value(results[0].compound.prevalence[kind]), "0.500", "0.500")
     if not rows.row_count:
         shown.print("Compound queries: no two classes are common enough together and apart.")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, ForeignKey, create_engine, func, insert, select
+from sqlalchemy import URL, Connection, ForeignKey, create_engine, func, insert, inspect, select
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -129,6 +129,12 @@ class EnrichmentStore:
         self.path = path
         self._engine = create_engine(URL.create("sqlite", database=str(path)))
         with self._transaction() as connection:
+            there = inspect(connection).get_table_names()
+            if there and RunRow.__tablename__ not in there:
+                raise CorruptionError(
+                    f"{path} is another database, with the tables {', '.join(there)}; expected an enrichment store.",
+                    "--store FILE",
+                )
             Base.metadata.create_all(connection)
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ def known_labels(dataset: Dataset, infos: Sequence[RecordInfo]) -> Labels | None
         rows = np.array([ptbxl_labels(info) for info in infos], np.int8).reshape(len(infos), len(codable))
         return rows * codable
     truth_file = dataset.root / _SYNTHETIC_TRUTH
-    if truth_file.is_file():
+    if _SYNTHETIC_TRUTH in dataset.side_tables and truth_file.is_file():  # a pack's folder may hold another one's
         truth = _read_synthetic_truth(truth_file)
         return synthetic_labels([replace(info, tags=tuple(truth.get(info.study_id, ()))) for info in infos])
     return None

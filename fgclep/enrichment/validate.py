@@ -3,6 +3,7 @@
 Features are embedded once each, ECGs once each; a pair costs one dot product.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgclep.datasets import open_for_rate
+from fgclep.datasets.splits import Split, split_of
 from fgclep.enrichment.scoring import (
     FeatureAcceptance,
     Floats,
@@ -23,11 +25,13 @@ from fgclep.enrichment.scoring import (
     score_truth,
     to_scores,
 )
+from fgclep.enrichment.store import EnrichmentStore
 from fgclep.enrichment.truth import known_labels, pair_truth
 from fgclep.enrichment.worklist import hash_of
 from fgclep.errors import DataError
 from fgclep.evaluation.embeddings import embed
 from fgclep.evaluation.encoders import open_encoder
+from fgclep.evaluation.results import plain
 from fgclep.findings.catalog import fold_wording
 from fgclep.findings.tagger import split_report
 from fgclep.preprocessing import EcgProcessor
@@ -36,6 +40,7 @@ from fgclep.record import RecordInfo
 from fgclep.reports import clean_report
 
 _PAIRS_AT_ONCE = 65536
+_STORED_FEATURES = 500  # of the rows by feature; a language model invents tens of thousands
 
 
 @dataclass(frozen=True)
@@ -141,9 +146,9 @@ def validate_features(
     rule: Rule,
     *,
     cache: Path,
+    split: Split | None = None,
     limit: int | None = None,
     workers: int = 1,
-    device: str = "cpu",
     examples: int = 10,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
@@ -155,23 +160,26 @@ def validate_features(
         features_by_hash: text hash -> features proposed.
         rule: what is accepted.
         cache: folder where ECG vectors are kept, so that another rule costs seconds.
+        split: look at the records of this split only.
         limit: look at the first records only.
         workers: processes that read records.
-        device: where the model runs.
         examples: rejected features to show.
         progress: called with records encoded and their number.
 
     Raises:
         DataError: if no record has a feature, or none can be read.
     """
+    import torch
+
     dataset = open_for_rate(data, EcgProcessor.from_pretrained(bundle).fs_hz)
-    infos = list(islice(dataset.iter_infos(), limit))
+    asked = (info for info in dataset.iter_infos() if split is None or split_of(info) == split)
+    infos = list(islice(asked, limit))
     if not any(hash_of(info) in features_by_hash for info in infos):
         raise DataError(
             f"none of the {len(infos)} records of {data} has a report that this run answered.",
             f"fgclep enrich run --data {data}",
         )
-    encoder = open_encoder(str(bundle), device)
+    encoder = open_encoder(str(bundle), "cuda" if torch.cuda.is_available() else "cpu")
     embedded = embed(encoder, dataset, infos, "joint", cache, workers, progress)
     kept = [infos[position] for position in embedded.kept]
     pairs = propose_pairs(kept, features_by_hash)
@@ -198,6 +206,22 @@ def validate_features(
         warning="" if rule.quantile is not None else acceptance_warning(rate, rule),
     )
     return Outcome(validation, _by_record(kept, pairs, scores, accepted))
+
+
+def store_outcome(store: EnrichmentStore, run_id: int, data: Path, outcome: Outcome) -> int:
+    """Keep a validation and the features that it accepted; return its number.
+
+    Args:
+        store: holds the run's answers.
+        run_id: the run whose features were validated.
+        data: the tree they were validated on.
+        outcome: what came of it.
+    """
+    report = plain(outcome.validation)
+    report["by_feature"] = report["by_feature"][:_STORED_FEATURES]
+    row = {"run_id": run_id, "data": str(data.absolute()), "model": outcome.validation.model}
+    texts = {"rule": json.dumps(report["rule"]), "report": json.dumps(report, ensure_ascii=False)}
+    return store.add_validation({**row, **texts}, outcome.accepted)
 
 
 def _by_record(

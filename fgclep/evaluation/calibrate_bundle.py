@@ -33,7 +33,8 @@ class CalibrationResult(Measured):
         dataset: one of `SEARCH_SETS`.
         prevalence: that new scores are probabilities for.
         texts: findings that were assessed, asked for by plain name.
-        skipped: those with fewer than 5 positives, or without negatives.
+        skipped: those with fewer than 5 positives, or without negatives. Findings that are stated lead by lead are
+            neither assessed nor in the fit.
         old: the curve that the bundle came with.
         new: the curve fitted to all records and findings.
         before: of `old`.
@@ -96,7 +97,7 @@ def calibrate_bundle(
         seed=seed,
         prevalence=REFERENCE_PREVALENCE,
         texts=len(columns),
-        skipped=tuple(name for c, name in enumerate(records.classes) if c not in columns),
+        skipped=records.skipped(MIN_POSITIVES),
         old=old,
         new=new,
         before=assess(old.score(similarity), labels),

@@ -4,7 +4,7 @@ import re
 
 from fgclep.pretrained import resolve_model
 
-_NAMES = {"ptb-xl": "PTB-XL", "cpsc2018": "CPSC2018", "csn": "Chapman"}
+_NAMES = {"ptb-xl": "PTB-XL", "cpsc2018": "CPSC2018", "csn": "Chapman", "synthetic": "synthetic"}
 _TRAINED_ON = re.compile(r"^- \*\*Trained on\*\*:(.*?)(?=^- \*\*|^#|\Z)", re.DOTALL | re.MULTILINE)
 
 
@@ -13,7 +13,7 @@ def trained_in_domain(spec: str, kind: str) -> bool | None:
 
     Args:
         spec: the model, as `open_encoder` takes it. A `random:` one was trained on nothing.
-        kind: the data set (`Dataset.kind`).
+        kind: the data set (`Dataset.kind`), or `synthetic` for ECGs of fgclep's own generator.
 
     Returns:
         None where nobody says: a foreign checkpoint, or a bundle without such a line on its card.

@@ -165,7 +165,7 @@ class BundleEncoder:
         return vectors
 
     def features(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map float32 (B, 12, samples) to what the bundle's pooling hands to its projection, float32 (B, F).
+        """Map float32 (B, 12, samples) to all that the bundle projects into the space of texts, float32 (B, F).
 
         A bundle with attention pooling, whose pooling is its projection, gives the mean over time of its feature map,
         as the published probes do (METHOD A1).
@@ -178,17 +178,21 @@ class BundleEncoder:
         return pooled
 
     def _pooled(self, waveforms: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
         tower = self._model.ecg_encoder
         if tower.pool == "attention":
             mean: torch.Tensor = tower.tower(waveforms).mean(dim=2)
             return mean
         seen: list[torch.Tensor] = []
-        hook = tower.project.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        projections = [module for name, module in tower.named_children() if name in ("project", "project_rhythm")]
+        hooks = [each.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])) for each in projections]
         try:
             tower(waveforms)
         finally:
-            hook.remove()
-        return seen[0]
+            for hook in hooks:
+                hook.remove()
+        return torch.cat(seen, dim=1)
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Map texts to unit-norm float32 (len(texts), D)."""

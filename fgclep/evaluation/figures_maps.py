@@ -92,8 +92,8 @@ def draw_embedding_map(panels: Sequence[EmbeddingPanel], findings: Sequence[str]
             axes.spines[:].set(visible=True, color=GREY)
             axes.set_box_aspect(1)
         handles = []
-        for pen, name in zip(pens(len(findings)), findings, strict=True):
-            count = int((panels[0].groups == findings.index(name)).sum())
+        for group, (pen, name) in enumerate(zip(pens(len(findings)), findings, strict=True)):
+            count = int((panels[0].groups == group).sum())
             label = f"{name} ({count})"
             handles.append(axes.scatter([], [], s=22, color=pen.colour, marker=pen.marker, label=label))
         if (panels[0].groups == OTHER).any():

@@ -142,10 +142,13 @@ def linear_probe(
     opened = [open_benchmark(name, data, part, splits=splits, fs_hz=encoder.fs_hz) for part in parts]
     read = [_read_part(encoder, known, embed) for known in opened]
     train, val, test = read[0], read[1], read[-1]
+    for part in (val, test):
+        if not defined_columns(part.usable.labels):
+            raise DataError(
+                f"{data}: no class of {name} has both outcomes in the split {part.known.split}.", "Use a larger tree."
+            )
     blank = _scored(test, np.zeros(test.usable.labels.shape, np.float32))
     columns = defined_columns(blank.labels)
-    if not columns:
-        raise DataError(f"{data}: no class of {name} has both outcomes in the split {split}.", "Use a larger tree.")
     draw_order = _draw_order(train.known, splits)
     subsets = [(fraction, *subset) for fraction in fractions for subset in _subsets(train, fraction, draw_order, seed)]
     rows: list[ProbeRow] = []

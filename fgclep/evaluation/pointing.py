@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgclep.datasets.synthetic import SyntheticEcg, generate
-from fgclep.evaluation.bootstrap import subject_weights
+from fgclep.evaluation.bootstrap import interval, subject_weights
 from fgclep.evaluation.results import Interval
 from fgclep.findings.catalog import LEAD_KINDS, findings
 from fgclep.leads import LEADS
@@ -190,10 +190,7 @@ def _shares(names: Sequence[str], queries: Sequence[_Query], draws: int, seed: i
     if not queries:
         return {name: Interval(float("nan")) for name in names}
     hits = np.array([query.hits for query in queries])  # (queries, methods)
-    shares = hits.mean(axis=0)
-    if not draws:
-        return {name: Interval(float(share)) for name, share in zip(names, shares, strict=True)}
-    chunks = subject_weights(tuple(query.subject for query in queries), draws, seed)
-    drawn = np.concatenate([weights @ hits / weights.sum(axis=1, keepdims=True) for weights in chunks])
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
-    return {name: Interval(*map(float, values)) for name, *values in zip(names, shares, low, high, strict=True)}
+    weights = subject_weights(tuple(query.subject for query in queries), draws, seed)
+    drawn = [np.empty((0, len(names))), *(each @ hits / each.sum(axis=1, keepdims=True) for each in weights)]
+    columns = zip(names, hits.mean(axis=0), np.concatenate(drawn).T, strict=True)
+    return {name: interval(float(share), column) for name, share, column in columns}

@@ -27,7 +27,7 @@ _CAPTIONS = {
     "figure-curves": "ROC and precision-recall curves, each class asked for by text. Up to six classes in colour, else "
     "the three best and the three worst.",
     "figure-reliability": "Reliability of the scores before and after fitting (after: cross-validated over subjects "
-    "and findings), at the reference prevalence; below, pairs of record and finding per bin.",
+    "and findings), at the reference prevalence; beside it, pairs of record and finding per bin.",
     "figure-similarity": "Semantic similarity of reports (Figure 3 of arXiv 2505.11939): cosine of the text embeddings "
     "of a random batch, and of 16 normal and 16 other ECGs.",
     "figure-map": "Embeddings of records with exactly one of the findings (Figure 4 of arXiv 2505.11939). Distances "

@@ -23,7 +23,7 @@ dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
 th, td { padding: .25rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
-th:first-child { text-align: left; } thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; }
+th:first-child, .words { text-align: left; } thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; }
 tbody th { font-weight: 400; max-width: 22rem; } tr.published { color: var(--soft); background: var(--shade); }
 td small { white-space: nowrap; color: var(--soft); } sup { font-size: .65rem; margin-left: .1rem; }
 ol.notes { font-size: .8rem; padding-left: 1.4rem; }

@@ -83,7 +83,8 @@ def _reports(results: Sequence[Result]) -> Table | None:
             cells = [Cell(_scaled(values.get(recall))) for recall in _RECALLS]
             rows.append(Row((Cell(row), Cell(f"{title}, {kind}"), *cells)))
     published = {"report-to-ecg": "report -> ECG", "ecg-to-report": "ECG -> report"}
-    for anchor in anchors("report-retrieval"):
+    on_ptbxl = results[0]["dataset"].startswith("ptbxl-")
+    for anchor in anchors("report-retrieval") if on_ptbxl else ():
         for key, title in published.items():
             cells = [Cell(value) for value in (*anchor.values[key], float("nan"))]
             name = Cell(f"{anchor.model} ({anchor.source})", anchor.notes)
@@ -91,7 +92,7 @@ def _reports(results: Sequence[Result]) -> Table | None:
     reports = told[0]["reports"]
     return Table(
         name=f"retrieval-reports-{results[0]['dataset']}",
-        title=f"Retrieval by report, {results[0]['dataset']}, beside published numbers",
+        title=f"Retrieval by report, {results[0]['dataset']}{', beside published numbers' if on_ptbxl else ''}",
         lead=f"Percent. {_about(results)} {reports['queries']:,} records have a report, {reports['distinct']:,} are "
         f"different, the commonest is shared by {reports['largest']:,}. {intervals_told(results)}",
         columns=(Column("model"), Column("counted as found"), *map(Column, _RECALLS.values())),
@@ -104,6 +105,8 @@ def _compound(results: Sequence[Result]) -> Table | None:
     for kind, count in results[0]["compound"]["count"].items():
         for way in results[0]["compound"]["mean"][kind]:
             for result in results:
+                if kind not in result["compound"]["mean"]:  # its usable records were others
+                    continue
                 mean = result["compound"]["mean"][kind][way]
                 keys = ("average_precision", "auc", "auc_near_misses")
                 cells = [

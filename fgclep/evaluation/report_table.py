@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from fgclep.evaluation.results import Interval
 
@@ -64,6 +65,12 @@ class Table:
         if any(len(row.cells) != len(self.columns) for row in self.rows):
             raise ValueError(f"{self.name}: a row has not {len(self.columns)} cells")
 
+    @cached_property
+    def _holds_words(self) -> tuple[bool, ...]:
+        """Tell of each column whether it holds words, which are set to the left, or numbers."""
+        columns = zip(*(row.cells for row in self.rows), strict=True) if self.rows else [()] * len(self.columns)
+        return tuple(all(isinstance(cell.value, str) for cell in column) for column in columns)
+
     @property
     def footnotes(self) -> tuple[str, ...]:
         """All notes, each once, in the order of their first use; their numbers count from 1."""
@@ -73,7 +80,7 @@ class Table:
         """Return title, lead, table and footnotes."""
         lines = [f"## {self.title}", "", self.lead, ""]
         lines.append(_pipes(column.name for column in self.columns))
-        lines.append(_pipes("---" if number == 0 else "---:" for number in range(len(self.columns))))
+        lines.append(_pipes("---" if words else "---:" for words in self._holds_words))
         for row in self.rows:
             lines.append(_pipes(self._text(cell, column) for cell, column in zip(row.cells, self.columns, strict=True)))
         lines += ["", *(f"[{number}] {note}  " for number, note in enumerate(self.footnotes, 1))]
@@ -100,7 +107,8 @@ class Table:
         """Return a `table` for the package booktabs, published rows below a rule."""
         head = " & ".join(_latex(column.name) for column in self.columns)
         lines = [r"\begin{table}", r"\centering\small", rf"\caption{{{_latex(f'{self.title}. {self.lead}')}}}"]
-        lines += [rf"\label{{tab:{self.name}}}", rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}", r"\toprule"]
+        sides = "".join("l" if words else "r" for words in self._holds_words)
+        lines += [rf"\label{{tab:{self.name}}}", rf"\begin{{tabular}}{{{sides}}}", r"\toprule"]
         lines += [head + r" \\", r"\midrule"]
         before = False
         for row in self.rows:
@@ -116,11 +124,14 @@ class Table:
 
     def to_html(self) -> str:
         """Return a `table` element with its footnotes in a list after it."""
-        head = "".join(f"<th scope=col>{html.escape(column.name)}</th>" for column in self.columns)
+        sides = [" class=words" if words else "" for words in self._holds_words]
+        titles = zip(self.columns, sides, strict=True)
+        head = "".join(f"<th scope=col{side}>{html.escape(column.name)}</th>" for column, side in titles)
         body = []
         for row in self.rows:
             cells = [self._html_cell(cell, column) for cell, column in zip(row.cells, self.columns, strict=True)]
-            first, others = cells[0], "".join(f"<td>{cell}</td>" for cell in cells[1:])
+            first = cells[0]
+            others = "".join(f"<td{side}>{cell}</td>" for cell, side in zip(cells[1:], sides[1:], strict=True))
             kind = " class=published" if row.published else ""
             body.append(f"<tr{kind}><th scope=row>{first}</th>{others}</tr>")
         table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table>"

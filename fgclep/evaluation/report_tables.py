@@ -1,6 +1,7 @@
 """Tables of classification beside published numbers: zero-shot and linear probe."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fgclep.evaluation.anchors import Anchor, anchors
@@ -50,7 +51,7 @@ def _beside_published(results: Sequence[Result], names: Sequence[str]) -> Table:
     found = {(r["encoder"], r["fingerprint"], r["prompts"], r["benchmark"]): r for r in results}
     rows = []
     for encoder, fingerprint, prompts in dict.fromkeys(key[:3] for key in found):
-        cells = [Cell(encoder), Cell(prompts)]
+        cells = [Cell(encoder), Cell(Path(prompts).stem)]
         values = []
         for name in names:
             result = found.get((encoder, fingerprint, prompts, name))
@@ -96,7 +97,7 @@ def _all_metrics(results: Sequence[Result]) -> Table:
         skipped = f"Skipped for want of positives or negatives: {', '.join(result['skipped'])}."
         cells = (
             Cell(f"{result['benchmark']}: {result['encoder']}"),
-            Cell(result["prompts"]),
+            Cell(Path(result["prompts"]).stem),
             Cell(f"{result['records']:,} of {result['listed']:,}"),
             Cell(f"{len(result['classes'])} of {total}", (skipped,) if result["skipped"] else ()),
             Cell(interval_of(result["macro"]["auc"])),
@@ -135,7 +136,7 @@ def _by_class(results: Sequence[Result]) -> Table:
         columns=(
             Column("class"),
             Column("positives", 0),
-            *(Column(f"{result['encoder']}, {result['prompts']}", 3) for result in results),
+            *(Column(f"{result['encoder']}, {Path(result['prompts']).stem}", 3) for result in results),
         ),
         rows=tuple(rows),
     )

@@ -72,12 +72,8 @@ def open_model(
         refuse_text(encoder.name)
     search_set = open_search_set(name, data, split, splits=splits, fs_hz=encoder.fs_hz)
     embedded = embed(encoder, search_set.dataset, search_set.infos)
-    note, in_domain = "", None
-    if name == SYNTHETIC:
-        note = "fgclep's own bundles were trained on ECGs of the same generator, drawn with another seed"
-    else:
-        in_domain = trained_in_domain(spec, search_set.dataset.kind)
-    retriever = dense_retriever(encoder, embedded.vectors, note, in_domain)
+    in_domain = trained_in_domain(spec, SYNTHETIC if name == SYNTHETIC else search_set.dataset.kind)
+    retriever = dense_retriever(encoder, embedded.vectors, in_domain)
     return search_set.keep(embedded.kept), retriever, embedded.rejects
 
 

@@ -39,15 +39,13 @@ class Retriever:
     reads_reports: bool = False
 
 
-def dense_retriever(
-    encoder: Encoder, vectors: NDArray[np.float32], note: str = "", in_domain: bool | None = None
-) -> Retriever:
+def dense_retriever(encoder: Encoder, vectors: NDArray[np.float32], in_domain: bool | None = None) -> Retriever:
     """Score by the cosine of text and ECG, rounded to six decimals so that rounding errors decide no order.
 
     Args:
         encoder: a model that knows texts.
         vectors: float32, shape (n, D), unit norm, of the records.
-        note, in_domain: handed on.
+        in_domain: handed on.
     """
 
     def score(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -57,7 +55,7 @@ def dense_retriever(
         column = {text: number for number, text in enumerate(distinct)}
         return similar[:, [column[text] for text in texts]]
 
-    return Retriever(encoder.name, encoder.fingerprint, note, in_domain, score)
+    return Retriever(encoder.name, encoder.fingerprint, "", in_domain, score)
 
 
 def bm25_retriever(search_set: SearchSet) -> Retriever:

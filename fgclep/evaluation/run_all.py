@@ -133,7 +133,7 @@ class _Run:
         """Compare every other model with the first, by their zero-shot scores."""
         of_first = [each for each in _done(outcomes, "zero-shot") if each.inputs["spec"] == self.joint[0].spec]
         pairs = [
-            (f"{a.result['benchmark']}, {a.result['prompts']} prompts: {b.result['encoder']}", a, b)
+            (f"{a.result['benchmark']}, {Path(a.result['prompts']).stem} prompts: {b.result['encoder']}", a, b)
             for a in of_first
             for b in _done(outcomes, "zero-shot")
             if b.name != a.name and all(a.result[key] == b.result[key] for key in ("benchmark", "prompts"))

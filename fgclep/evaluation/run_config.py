@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from fgclep.errors import UsageError
 from fgclep.evaluation.benchmarks import BENCHMARKS, Split
+from fgclep.evaluation.figures_data import finding_names
+from fgclep.evaluation.prompts import PROMPT_KINDS
 from fgclep.evaluation.search_set import SEARCH_SETS
 
 T = TypeVar("T")
@@ -18,7 +20,8 @@ class ZeroShotConfig:
     """Zero-shot classification by text.
 
     Attributes:
-        prompts: `plain`, `ensemble`, `curated` or prompt files in CKEPE's format.
+        prompts: `plain`, `ensemble`, `curated` or prompt files in CKEPE's format, named differently and, in the file,
+            relative to its folder.
     """
 
     prompts: tuple[str, ...] = ("plain", "ensemble", "curated")
@@ -126,8 +129,8 @@ def read_evaluate_config(path: Path) -> EvaluateConfig:
     """Read a configuration.
 
     Raises:
-        UsageError: for a missing file, bad TOML, an unknown or missing key, a value of the wrong type, or an unknown
-            benchmark.
+        UsageError: for a missing file, bad TOML, an unknown or missing key, a value of the wrong type, an unknown
+            benchmark or finding, or two prompts of one name.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -145,9 +148,25 @@ def read_evaluate_config(path: Path) -> EvaluateConfig:
         _check_name(name, SEARCH_SETS, f"{path}: unknown dataset")
         if _tree_of(name) not in config.data:
             raise UsageError(f"{path}: [data] has no folder for {_tree_of(name)!r}, which {name} needs.")
-    absolute = {name: str(path.parent / Path(folder).expanduser()) for name, folder in config.data.items()}
-    splits = None if config.splits is None else str(path.parent / Path(config.splits).expanduser())
-    return replace(config, data=absolute, splits=splits)
+    if config.figures:
+        finding_names(config.figures.findings)
+
+    def absolute(name: str) -> str:
+        return str(path.parent / Path(name).expanduser())
+
+    zero_shot = config.zero_shot
+    if zero_shot:
+        stems = [Path(prompts).stem for prompts in zero_shot.prompts]
+        twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+        if twice is not None:
+            raise UsageError(f"{path}: two of the prompts are named {twice!r}; expected different names.")
+        zero_shot = ZeroShotConfig(tuple(p if p in PROMPT_KINDS else absolute(p) for p in zero_shot.prompts))
+    return replace(
+        config,
+        data={name: absolute(folder) for name, folder in config.data.items()},
+        splits=None if config.splits is None else absolute(config.splits),
+        zero_shot=zero_shot,
+    )
 
 
 def _read_table(kind: type[T], values: dict[str, Any], where: str) -> T:

@@ -76,13 +76,18 @@ class SearchSet:
             by_lead: return findings that are stated lead by lead, or all others.
         """
         counts = self.labels.sum(axis=0)
-        leadwise = [key is not None and findings()[key].group == "lead" for key in self.findings]
-        return [c for c in defined_columns(self.labels) if counts[c] >= min_positives and leadwise[c] == by_lead]
+        return [
+            c for c in defined_columns(self.labels) if counts[c] >= min_positives and self._is_by_lead(c) == by_lead
+        ]
 
-    def skipped(self) -> tuple[str, ...]:
-        """Name the classes without both outcomes."""
-        defined = set(defined_columns(self.labels))
-        return tuple(name for c, name in enumerate(self.classes) if c not in defined)
+    def skipped(self, min_positives: int = 1) -> tuple[str, ...]:
+        """Name the classes that `columns` leaves out, but for those that are stated lead by lead."""
+        asked = set(self.columns(min_positives))
+        return tuple(name for c, name in enumerate(self.classes) if c not in asked and not self._is_by_lead(c))
+
+    def _is_by_lead(self, column: int) -> bool:
+        key = self.findings[column]
+        return key is not None and findings()[key].group == "lead"
 
 
 def open_search_set(

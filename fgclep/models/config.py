@@ -31,7 +31,7 @@ class FGCLEPConfig(PretrainedConfig):
 
     Args:
         ecg: arguments of the ECG tower, with `arch` naming it.
-        pool: `attention` (MERL), `mean` (FOCAL), `mean-max-measures` (the `small` preset) or `mean-max-amplitude`.
+        pool: `attention` (MERL), `mean` (FOCAL) or `mean-max-measures` (the `small` preset).
         n_samples: input samples per lead.
         text: configuration of the text tower as a dictionary (any transformers encoder).
         text_pool: `pooler`, `cls` or `mean`.
@@ -39,8 +39,7 @@ class FGCLEPConfig(PretrainedConfig):
         max_tokens: texts are cut after so many tokens.
         log_scale_init: start of t' (the paper: log 10).
         bias_init: start of b (the paper: -10).
-        memory: `size`, `sharpness` and `pull` of the `fgclep.models.finding_memory.FindingMemory` behind the text head;
-            None: there is none.
+        memory: arguments of the `fgclep.models.finding_memory.FindingMemory` behind the text head; None: there is none.
         tag: arguments of the tag head (`fgclep.models.tag_head.TagHead`) and, under `stem`, those of the
             `fgclep.models.lead_stem.LeadStem` that makes its patch tokens; without `stem` the tower makes them. None:
             the model has no tag head.

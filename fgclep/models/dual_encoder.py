@@ -22,8 +22,7 @@ STRIP_SECONDS = 10
 RHYTHM_FS_HZ = 50
 SHORTEST_LAG_S, LONGEST_LAG_S = 0.2, 3.0
 RHYTHM_LAGS = round((LONGEST_LAG_S - SHORTEST_LAG_S) * RHYTHM_FS_HZ)
-AMPLITUDES = {"mean-max-amplitude": 2, "mean-max-measures": 3}
-"""Pools that see amplitudes, and how many per lead (`amplitude_features`)."""
+AMPLITUDES = 3 * 12
 
 
 class EcgEncoder(nn.Module):
@@ -32,7 +31,6 @@ class EcgEncoder(nn.Module):
     `mean-max-measures` joins mean and maximum over time (a single ectopic beat survives the maximum) with two things
     that are plain to measure and hard for convolutions to keep: the logarithms of each lead's amplitudes, which
     BatchNorm would blur, and the rhythm of the whole strip, which is longer than what one feature sees.
-    `mean-max-amplitude` is the same without the amplitude of a beat and without the rhythm.
     """
 
     def __init__(self, config: FGCLEPConfig) -> None:
@@ -52,17 +50,15 @@ class EcgEncoder(nn.Module):
             self.attention_pool = AttentionPool(256, self.tower.steps(config.n_samples), heads=4, dim=config.dim)
         elif config.pool == "mean":
             self.project: nn.Module = nn.Linear(channels, config.dim, bias=False)
-        elif config.pool in AMPLITUDES:
+        elif config.pool == "mean-max-measures":
             self.fs_hz = config.n_samples // STRIP_SECONDS
-            features = 12 * AMPLITUDES[config.pool]
-            self.amplitude = nn.Sequential(nn.BatchNorm1d(features), nn.Linear(features, 64), nn.GELU())
+            self.amplitude = nn.Sequential(nn.BatchNorm1d(AMPLITUDES), nn.Linear(AMPLITUDES, 64), nn.GELU())
             self.project = nn.Sequential(nn.Dropout(0.25), nn.Linear(2 * channels + 64, config.dim))
-            if config.pool == "mean-max-measures":
-                self.rhythm = nn.Sequential(nn.BatchNorm1d(RHYTHM_LAGS), nn.Linear(RHYTHM_LAGS, 64), nn.GELU())
-                self.project_rhythm = nn.Linear(64, config.dim, bias=False)
-                nn.init.zeros_(self.project_rhythm.weight)
+            self.rhythm = nn.Sequential(nn.BatchNorm1d(RHYTHM_LAGS), nn.Linear(RHYTHM_LAGS, 64), nn.GELU())
+            self.project_rhythm = nn.Linear(64, config.dim, bias=False)
+            nn.init.zeros_(self.project_rhythm.weight)
         else:
-            raise ValueError(f"unknown pool {config.pool!r}; known: attention, mean, {', '.join(AMPLITUDES)}")
+            raise ValueError(f"unknown pool {config.pool!r}; known: attention, mean, mean-max-measures")
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """Map float32 (B, 12, samples) to unit-norm float32 (B, dim)."""
@@ -72,10 +68,9 @@ class EcgEncoder(nn.Module):
         elif self.pool == "mean":
             joint = self.project(features.mean(dim=2))
         else:
-            amplitude = self.amplitude(amplitude_features(waveforms, self.fs_hz)[:, : self.amplitude[0].num_features])
+            amplitude = self.amplitude(amplitude_features(waveforms, self.fs_hz))
             joint = self.project(torch.cat([features.mean(dim=2), features.amax(dim=2), amplitude], dim=1))
-            if self.pool == "mean-max-measures":
-                joint = joint + self.project_rhythm(self.rhythm(rhythm_features(waveforms, self.fs_hz)))
+            joint = joint + self.project_rhythm(self.rhythm(rhythm_features(waveforms, self.fs_hz)))
         return F.normalize(joint.float(), dim=-1)
 
 
@@ -91,7 +86,7 @@ def amplitude_features(waveforms: Tensor, fs_hz: int) -> Tensor:
         fs_hz: sampling rate.
 
     Returns:
-        float32, (B, 36).
+        float32, (B, AMPLITUDES).
     """
     waveforms = waveforms.float()
     samples = waveforms.shape[2]
@@ -129,7 +124,8 @@ def rhythm_features(waveforms: Tensor, fs_hz: int) -> Tensor:
     padded = 1 << (samples + len(lags) - 1).bit_length()  # so long that no product wraps, and quick to transform
     spectrum = torch.fft.rfft(velocity, n=padded)
     means = torch.fft.irfft(spectrum.abs().square(), n=padded)[:, : len(lags)] / (samples - lags)
-    return means[:, first:] / means[:, :1].clamp(min=1e-9)
+    features: Tensor = means[:, first:] / means[:, :1].clamp(min=1e-9)
+    return features
 
 
 class FGCLEPModel(PreTrainedModel):
@@ -197,13 +193,16 @@ class FGCLEPModel(PreTrainedModel):
         self.config.tag = tag
         return self.tag_head
 
-    def remember(self, findings: Tensor) -> None:
-        """Give the model a memory of findings in place of what it has; sharpness and pull were chosen on fold 9.
+    def remember(self, findings: Tensor, *, sharpness: float, pull: float, threshold: float) -> None:
+        """Give the model a memory of findings in place of what it has.
 
         Args:
             findings: float32 (findings, dim), unit norm.
+            sharpness: of `FindingMemory`, as are the others.
+            pull: likewise.
+            threshold: likewise.
         """
-        self.config.memory = {"size": len(findings), "sharpness": 16.0, "pull": 1.5}
+        self.config.memory = {"size": len(findings), "sharpness": sharpness, "pull": pull, "threshold": threshold}
         self.memory = FindingMemory(dim=self.dim, **self.config.memory).to(self.device)
         self.memory.vectors.data.copy_(findings)
 

@@ -41,7 +41,7 @@ class TagHead(nn.Module):
         dim: joint dimension P.
         alignment: `attention` or `transport`.
         eps: of `transport_plan`.
-        tau: of `transport_plan`; about 0.1 points better than FOCAL's 1.0, which looks at all patches alike.
+        tau: of `transport_plan`; FOCAL's 1.0 looks at nearly all patches alike, 0.1 tells where a tag is seen.
         iterations: of `transport_plan`.
         log_scale_init: start of the head's own t'.
         bias_init: start of its b; about log(share of true pairs).

@@ -197,7 +197,26 @@ def read_config(path: Path | None, overrides: Mapping[str, Any]) -> CoarseConfig
 def coarse_settings(values: Mapping[str, Any], where: str = "") -> CoarseConfig | PairConfig:
     """Build the settings of step 1 from a preset (`small` unless told) and what differs from it; raises as above."""
     preset, changed = _split_preset(values, tuple(COARSE_PRESETS))
-    return make_settings(COARSE_PRESETS[preset], changed, _CHOICES, where)
+    settings = make_settings(COARSE_PRESETS[preset], changed, _CHOICES, where)
+    if isinstance(settings, CoarseConfig):
+        _check_crop(settings)
+    return settings
+
+
+def _check_crop(settings: CoarseConfig) -> None:
+    tower = ECG_PRESETS[settings.tower]
+    if settings.shortest_crop < 1 and tower["pool"] != "mean-max-measures":
+        raise UsageError(
+            f"shortest_crop is {settings.shortest_crop:g}; the tower {settings.tower} knows places in the strip by "
+            "number and takes whole ECGs only.",
+            "-o shortest_crop=1",
+        )
+    if settings.shortest_crop < 0.35:
+        raise UsageError(
+            f"shortest_crop is {settings.shortest_crop:g}; the tower {settings.tower} measures rhythm over 3 s and "
+            "needs at least 0.35 of the strip.",
+            "-o shortest_crop=0.5",
+        )
 
 
 def read_fine_config(path: Path | None, overrides: Mapping[str, Any]) -> FineConfig:

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from time import monotonic
 
 import numpy as np
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
-from fgclep.errors import UsageError
+from fgclep.errors import CorruptionError, UsageError
 from fgclep.findings.catalog import findings
 from fgclep.losses import pair_logits
 from fgclep.models.dual_encoder import FGCLEPModel
 from fgclep.training.augment import augment, crop, mix
 from fgclep.training.config import CoarseConfig
 from fgclep.training.labels import finding_ids
-from fgclep.training.steps import autocast_pays, optimizer_step, rows_by_finding, save_state
+from fgclep.training.steps import autocast_pays, optimizer_step, read_state, rows_by_finding, save_state
 from fgclep.training.training_set import TrainingSet, ValidationSet, validate
 
 
@@ -87,7 +86,7 @@ def train_ecg_side(
     schedule = OneCycleLR(optimizer, config.learning_rate, total_steps=steps * config.epochs, pct_start=0.1)
     best, best_state, since_best, first_epoch = -1.0, average.state_dict(), 0, 0
     if checkpoint.is_file():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = read_state(checkpoint)
         side.load_state_dict(state["side"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
@@ -142,9 +141,9 @@ def _start_from(side: EcgSide, file: Path) -> None:
         UsageError: if the file is no such run's, or of another tower.
     """
     try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)["best_state"]
+        weights = read_state(file)["best_state"]
         lacking, foreign = side.load_state_dict(weights, strict=False)
-    except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
+    except (CorruptionError, KeyError, RuntimeError) as error:
         raise UsageError(f"start_from: {file} is not the ecg_side.pt of a run with this tower ({error}).") from error
     if foreign or any(name.startswith("encoder.tower.") for name in lacking):
         raise UsageError(f"start_from: {file} is of another tower: it has {[*foreign, *lacking][0]} or lacks it.")

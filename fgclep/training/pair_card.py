@@ -22,8 +22,8 @@ Dual encoder for finding 12-lead ECGs by text. For education and research, not f
 - **ECG tower**: {ecg_arch}, {ecg_parameters:.1f} M parameters, input 12 x {n_samples} at {fs_hz} Hz.
 - **Text tower**: {origin}, {text_parameters:.1f} M parameters.
 - **Trained on**: {pairs:,} pairs of ECG and report of {data}, {texts:,} distinct texts; {synthetic:,} of the pairs may
-  be synthetic. {enriched}Loss of arXiv 2505.11939 (eq. 7): pair labels {pair_labels}, lambda {similarity_weight:g},
-  inner {similarity_reduction}{stopped}; at most {epochs} epochs of batches of {batch_size}.
+  be synthetic. {enriched}{loss}; at most {epochs} epochs of batches of
+  {batch_size}.
 - **Epoch chosen on** {records:,} held-out records: {chosen}.
 - Made with fgclep {version}; weights stored in float16.
 
@@ -83,10 +83,7 @@ def pair_card(
         fs_hz=processor.fs_hz,
         text_parameters=sum(p.numel() for p in model.text_tower.parameters()) / 1e6,
         synthetic=settings.synthetic_records,
-        pair_labels=settings.pair_labels,
-        similarity_weight=settings.similarity_weight,
-        similarity_reduction=settings.similarity_reduction,
-        stopped="" if settings.stop_gradient else ", with gradient through the target",
+        loss=_loss(settings),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         records=len(infos),
@@ -99,3 +96,13 @@ def pair_card(
         truth="PTB-XL's statements" if validation.labelled else "the findings that their reports tell of",
     )
     return card, numbers
+
+
+def _loss(settings: PairSettings) -> str:
+    if settings.pair_labels == "soft":
+        return "Soft-label loss of FOCAL"
+    stopped = "" if settings.stop_gradient else ", with gradient through the target"
+    return (
+        f"Loss of arXiv 2505.11939 (eq. 7): pair labels {settings.pair_labels}, "
+        f"lambda {settings.similarity_weight:g}, inner {settings.similarity_reduction}{stopped}"
+    )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from fgclep.datasets import Dataset, open_for_rate
+from fgclep.datasets.pack_format import sha256_of
 from fgclep.datasets.splits import split_of
 from fgclep.errors import DataError, NotSetUpError
 from fgclep.models.config import ECG_PRESETS
@@ -107,18 +109,19 @@ def train_fine(
     processor = EcgProcessor.from_pretrained(bundle)
     model = load_model(bundle)
     enriched = read_enriched(features)
-    sources = {"from": fingerprint, "features": str(features.resolve())}
+    sources = {"from": fingerprint, "features": sha256_of(features)[:16]}
     run = _open_run(_accelerator(), data, out, config, sources, processor, workers, report)
-    training = [info for info in run.real.infos if split_of(info) == "train"]
-    found = sum(info.record_id in enriched.features for info in training)
-    if not found:
+    training = [info.record_id for info in run.real.infos if split_of(info) == "train"]
+    told = [enriched.features[record_id] for record_id in training if record_id in enriched.features]
+    if not told:
         raise DataError(
             f"{features} has none of the {len(training):,} training records of {data}.",
             f"fgclep enrich export OUT.jsonl --data {data}",
         )
+    others = len(training) - len(told)
     run.report(
         f"{enriched.kept:,} features in {features}, {enriched.held_out:,} more dropped: wordings held out from "
-        f"training; {len(training) - found:,} of {len(training):,} training records are not in it and keep their report"
+        f"training; {others:,} of {len(training):,} training records are not in it and keep their report"
     )
     if model.tag_head is not None:
         run.report("the tag head is left behind: its towers change; `fgclep train tags` makes a new one")
@@ -127,7 +130,7 @@ def train_fine(
         "step 3 (FG-CLEP)",
         f"fine-tuned from that of bundle {fingerprint}",
         run.dataset.name,
-        f"Reports carry {enriched.kept:,} accepted waveform features.",
+        f"Reports carry {sum(map(len, told)):,} accepted waveform features.",
     )
     return _train(run, model, processor, enriched.features, facts)
 
@@ -181,7 +184,7 @@ def _train(
     chosen = trainer.train()
     bundle = run.out / "bundle"
     if run.accelerator.is_main_process:
-        model.to("cpu").half().float().eval()  # what is measured are the weights as the bundle stores them
+        model.half().float().eval()  # what is measured are the weights as the bundle stores them
         calibration = calibrate(model, validation)
         card, numbers = pair_card(model, processor, pairs, validation, run.config, calibration, chosen, facts)
         save_bundle(bundle, model, model.tokenizer, processor, calibration, card)
@@ -212,9 +215,13 @@ def _find_bundle(source: str | Path) -> Path:
 def _accelerator() -> "Accelerator":
     try:
         from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
     except ImportError as error:
         raise NotSetUpError("training on pairs needs accelerate.", "pip install 'fgclep[train]'") from error
-    return Accelerator(cpu=not torch.cuda.is_available())
+    # The others wait while one process reads the data or validates. The usual ten minutes are not enough for that, and
+    # a process that dies is torchrun's to notice.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
 
 
 def _silent(line: str) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fgclep.errors import CompatibilityError, CorruptionError, FgclepError, UsageError
+from fgclep.errors import CompatibilityError, FgclepError, UsageError
 from fgclep.losses_distributed import global_clep_loss, global_soft_label_loss
 from fgclep.models.dual_encoder import FGCLEPModel
 from fgclep.models.text_towers import trainable_parameters
@@ -31,7 +31,7 @@ from fgclep.training.config import PairSettings
 from fgclep.training.pair_data import PairBatch, PairBatches, PairSet
 from fgclep.training.pair_validation import PairValidation, describe, goodness, validate_pairs
 from fgclep.training.step_log import StepLog
-from fgclep.training.steps import autocast_pays, save_state
+from fgclep.training.steps import autocast_pays, read_state, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -153,7 +153,7 @@ class PairTrainer:
             if log is not None:
                 log.close()
         self.accelerator.wait_for_everyone()
-        best = self._read(self.out / BEST)
+        best = read_state(self.out / BEST)
         self._load_model(best, self.out / BEST)
         scores: dict[str, float] = best["scores"]
         self.report(f"best after step {best['step']:,}: {describe(scores)}")
@@ -170,8 +170,8 @@ class PairTrainer:
                 log.add(progress.step, values)
             epoch, inside = divmod(progress.step, self.batches.steps_per_epoch)
             if inside == 0:
-                scores = self._validate()
                 rate = (progress.step - first) * settings.batch_size * settings.accumulation / (monotonic() - started)
+                scores = self._validate()
                 self.report(
                     f"epoch {epoch}/{settings.epochs} loss {np.mean(losses):.4f} validation {describe(scores)} "
                     f"{rate:.0f} pairs/s"
@@ -199,14 +199,14 @@ class PairTrainer:
                 total += loss.detach()
             longest = self.settings.clip_norm or float("inf")
             norm = float(self.accelerator.clip_grad_norm_(self.weights, longest))
+            if not isfinite(float(total)) or not isfinite(norm):
+                raise self._number_error(step, float(total), norm)
+            values = {"loss": float(total), "gradient_norm": norm, "learning_rate": self.schedule.get_last_lr()[0]}
+            self.optimizer.step()  # the first one makes its own state, twice the weights
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
             raise self._memory_error(step) from error
-        if not isfinite(float(total)) or not isfinite(norm):
-            raise self._number_error(step, float(total), norm)
-        values = {"loss": float(total), "gradient_norm": norm, "learning_rate": self.schedule.get_last_lr()[0]}
-        self.optimizer.step()
         self.schedule.step()
         return values | {"scale": float(self.model.log_scale.detach().exp()), "bias": float(self.model.bias.detach())}
 
@@ -265,24 +265,13 @@ class PairTrainer:
         path = self.out / LAST
         if not path.is_file():
             return
-        state = self._read(path)
+        state = read_state(path)
         self._load_model(state, path)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         best = state["best"]
         self.progress = _Progress(state["step"], None if best is None else tuple(best), state["since_best"])
         self.report(f"resuming after step {self.progress.step:,}")
-
-    @staticmethod
-    def _read(path: Path) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CorruptionError(
-                f"{path} is not a readable checkpoint ({reason}).", "Remove it to begin again."
-            ) from error
-        return state
 
     def _load_model(self, state: dict[str, Any], path: Path) -> None:
         own, stored = self.model.state_dict(), state["model"]

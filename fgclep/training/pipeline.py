@@ -17,10 +17,9 @@ from fgclep.durable import write_durably
 from fgclep.enrichment.export import enriched_rows, write_rows
 from fgclep.enrichment.run import run_enrichment
 from fgclep.enrichment.store import EnrichmentStore
-from fgclep.enrichment.validate import validate_features
+from fgclep.enrichment.validate import store_outcome, validate_features
 from fgclep.enrichment.worklist import collect_texts
 from fgclep.errors import UsageError
-from fgclep.evaluation.results import plain
 from fgclep.record import RecordInfo
 from fgclep.training.config import CoarseConfig, PairConfig
 from fgclep.training.pair_run import train_coarse_pairs, train_fine
@@ -59,6 +58,11 @@ def refuse_torchrun(what: str) -> None:
             f"{what} runs in one process.",
             "Leave torchrun out; for steps 1 (preset fg-clep-v1) and 3 it can start train coarse and train fine.",
         )
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the only process, or the first of those that torchrun started."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def train_all(
@@ -159,13 +163,11 @@ def enrich_reports(
             store.features_by_hash(run_id),
             config.rule(),
             cache=out / "vectors",
+            split="train",
             workers=workers,
-            device="cuda" if torch.cuda.is_available() else "cpu",
         )
         found = outcome.validation
-        row = {"run_id": run_id, "data": str(data.resolve()), "model": found.model}
-        texts = {"rule": json.dumps(plain(found.rule)), "report": json.dumps(plain(found), ensure_ascii=False)}
-        number = store.add_validation({**row, **texts}, outcome.accepted)
+        number = store_outcome(store, run_id, data, outcome)
         report(f"{found.accepted:,} of {found.proposed:,} features accepted ({found.rate:.1%}), validation {number}")
         if found.warning:
             report(f"warning: {found.warning}")

@@ -19,14 +19,14 @@ from fgclep.pretrained import save_bundle
 from fgclep.record import RecordInfo
 from fgclep.reports import clean_report
 from fgclep.training.calibrate import fit_calibration
-from fgclep.training.card import TrainingFacts, model_card
+from fgclep.training.card import TrainingFacts, model_card, tag_section
 from fgclep.training.coarse import train_both_sides
 from fgclep.training.config import CoarseConfig
 from fgclep.training.fresh_model import fresh_model
 from fgclep.training.labels import finding_ids, ptbxl_labels, ptbxl_left_open, synthetic_labels
 from fgclep.training.run_folder import logged, pin_settings
 from fgclep.training.statements import StatementSampler, machine_statements
-from fgclep.training.tag_side import TagSettings, train_tag_side
+from fgclep.training.tag_side import TagSettings, tag_auc, train_tag_side
 from fgclep.training.training_set import TrainingSet, ValidationSet
 from fgclep.training.waveforms import WaveformSet, read_waveforms, synthetic_waveforms
 
@@ -108,13 +108,15 @@ def train_coarse(
         model.to("cuda")
     tell = logged(out, report)
     train_both_sides(model, training, validation, sampler, config, processor.fs_hz, out, tell)
+    settings = TagSettings(steps=config.tag_steps, alignment=config.tag_alignment, seed=config.seed)
     if config.tag_steps:
-        settings = TagSettings(steps=config.tag_steps, alignment=config.tag_alignment, seed=config.seed)
         train_tag_side(model, training, sampler, settings, processor.fs_hz, out / "tag_side.pt", tell)
     model.to("cpu").half().float().eval()  # the card is to score the weights as the bundle stores them
     calibration = fit_calibration(model, validation)
     facts = TrainingFacts(len(train_rows), len(machine), dataset.fs_hz, processor.fs_hz)
     card, scores = model_card(model, validation, config, calibration, facts)
+    if config.tag_steps:
+        card += "\n" + tag_section(settings, config.synthetic_records, len(train_rows), tag_auc(model, validation))
     bundle = out / "bundle"
     save_bundle(bundle, model, model.tokenizer, processor, calibration, card)
     (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from fgclep.durable import write_durably
 from fgclep.errors import UsageError
 
 _FREE = ("threads",)
-"""Settings that do not change a result, so that a run may go on with others."""
+"""Settings that do not change a result, so that a run may go on with others; those of its steps too."""
 
 
 def pin_settings(file: Path, settings: Mapping[str, Any]) -> None:
@@ -24,13 +24,20 @@ def pin_settings(file: Path, settings: Mapping[str, Any]) -> None:
             earlier = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UsageError(f"{file} is not a readable JSON file: {error}.", "Choose a new --out.") from error
-        changed = [key for key in {**earlier, **plain} if key not in _FREE and earlier.get(key) != plain.get(key)]
+        then, now = _bound(earlier), _bound(plain)
+        changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         if changed:
             raise UsageError(
                 f"{file.parent} holds a run with another {', '.join(changed)}.",
                 "Repeat the settings or choose a new --out.",
             )
     write_durably(file, (json.dumps(plain, indent=2) + "\n").encode())
+
+
+def _bound(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _bound(value) if isinstance(value, dict) else value for key, value in settings.items() if key not in _FREE
+    }
 
 
 def logged(out: Path, report: Callable[[str], None]) -> Callable[[str], None]:

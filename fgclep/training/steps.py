@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fgclep.errors import FgclepError
+from fgclep.errors import CorruptionError, FgclepError
 from fgclep.training.labels import finding_ids
 from fgclep.training.training_set import TrainingSet
 
@@ -26,10 +27,21 @@ def optimizer_step(
     learned: Sequence[Tensor],
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> None:
-    """Take one step down the gradient of a loss, clipped to norm 1."""
+    """Take one step down the gradient of a loss, clipped to norm 1.
+
+    Raises:
+        FgclepError: if the loss or its gradient is no number; no weight was changed.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(learned, 1.0)
+    norm = float(torch.nn.utils.clip_grad_norm_(learned, 1.0))
+    value = float(loss.detach())
+    if not isfinite(value) or not isfinite(norm):
+        raise FgclepError(
+            f"step {schedule.last_epoch + 1} of this phase: the loss is {value} and the gradient's length {norm}; "
+            "training stopped, the checkpoint of an earlier step is kept.",
+            "Lower the learning rate and choose a new --out.",
+        )
     optimizer.step()
     schedule.step()
 
@@ -55,6 +67,21 @@ def save_state(state: dict[str, Any], path: Path) -> None:
             f"the checkpoint {path} cannot be written ({reason}); {kept}.",
             "Free some disk, then repeat the command to go on.",
         ) from error
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of `save_state`, onto the CPU.
+
+    Raises:
+        CorruptionError: if it cannot be read.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the unpickler stumbles on in damaged bytes
+        reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
+        message = f"{path} is not a readable checkpoint ({reason})."
+        raise CorruptionError(message, "Remove it to begin again.") from error
+    return state
 
 
 def rows_by_finding(data: TrainingSet) -> dict[str, NDArray[np.intp]]:

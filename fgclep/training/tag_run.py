@@ -1,6 +1,7 @@
 """A run of the third phase alone: from a finished bundle to the same bundle with a tag head."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from fgclep.errors import DataError
 from fgclep.preprocessing import EcgProcessor
 from fgclep.pretrained import bundle_fingerprint, load_calibration, load_model, save_bundle
+from fgclep.training.card import TAG_TITLE, tag_section
 from fgclep.training.config import CoarseConfig
 from fgclep.training.run import (
     TRAIN_FOLDS,
@@ -17,11 +19,10 @@ from fgclep.training.run import (
     build_training_set,
     open_ptbxl,
 )
+from fgclep.training.run_folder import pin_settings
 from fgclep.training.tag_side import TagSettings, tag_auc, train_tag_side
 from fgclep.training.training_set import ValidationSet
 from fgclep.training.waveforms import read_waveforms
-
-CARD_TITLE = "## Tag head"
 
 
 def train_tags(
@@ -37,7 +38,7 @@ def train_tags(
 
     Args:
         bundle: the finished bundle; it is not changed, and what it encodes does not change either.
-        data: a PTB-XL tree.
+        data: a PTB-XL tree or pack.
         out: run directory; holds the checkpoint and the waveform cache.
         settings: see `TagSettings`.
         synthetic_records: synthetic ECGs to add.
@@ -54,6 +55,8 @@ def train_tags(
     model, processor = load_model(bundle), EcgProcessor.from_pretrained(bundle)
     dataset = open_ptbxl(data, processor)
     out.mkdir(parents=True, exist_ok=True)
+    sources = {"synthetic_records": synthetic_records, "data": str(data.resolve())}
+    pin_settings(out / "config.json", asdict(settings) | sources)
     real = read_waveforms(dataset, processor, out / "cache", workers, report)
     folds = np.array([info.fold for info in real.infos])
     rows = np.flatnonzero(np.isin(folds, list(TRAIN_FOLDS)))
@@ -74,28 +77,8 @@ def train_tags(
     scores = tag_auc(model, ValidationSet([real.infos[i] for i in held], real.waveforms.select(held)))
     report("tag scores " + " ".join(f"{task} {value:.4f}" for task, value in scores.items()))
     done = out / "bundle"
-    card = (bundle / "README.md").read_text(encoding="utf-8").partition(CARD_TITLE)[0].rstrip()
-    card += "\n\n" + card_section(settings, synthetic_records, len(rows), scores)
+    card = (bundle / "README.md").read_text(encoding="utf-8").partition(TAG_TITLE)[0].rstrip()
+    card += "\n\n" + tag_section(settings, synthetic_records, len(rows), scores)
     save_bundle(done, model, model.tokenizer, processor, load_calibration(bundle), card)
     report(f"bundle written to {done}")
     return done
-
-
-def card_section(settings: TagSettings, synthetic_records: int, records: int, scores: dict[str, float]) -> str:
-    """Return what a model card says of the tag head.
-
-    Args:
-        settings: it was trained with.
-        synthetic_records: synthetic ECGs among the training records.
-        records: real ones.
-        scores: macro AUC of its scores by task, from `tag_auc`.
-    """
-    measured = ", ".join(f"{task} {value:.3f}" for task, value in scores.items())
-    return (
-        f"{CARD_TITLE}\n\n"
-        f"Twelve leads x ten windows, each lead read alone; aligned with tags by {settings.alignment}. Trained for "
-        f"{settings.steps:,} steps of {settings.batch_size} ECGs on the finished model, from {records:,} real and "
-        f"{synthetic_records:,} synthetic ECGs. It tells which leads and windows speak for a text; the vectors that "
-        "an index holds are the model's own and do not depend on it. Macro AUC of its scores on PTB-XL fold 9, by "
-        f"plain name: {measured}. How often it points at a right lead: `fgclep evaluate pointing`.\n"
-    )

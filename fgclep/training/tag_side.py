@@ -32,7 +32,7 @@ from fgclep.models.tag_head import ALIGNMENTS, TagHead
 from fgclep.training.augment import augment
 from fgclep.training.labels import finding_ids
 from fgclep.training.statements import StatementSampler, statement_labels
-from fgclep.training.steps import autocast_pays, optimizer_step, rows_by_finding, save_state
+from fgclep.training.steps import autocast_pays, optimizer_step, read_state, rows_by_finding, save_state
 from fgclep.training.training_set import TrainingSet, ValidationSet
 from fgclep.training.waveforms import to_mv
 
@@ -92,6 +92,7 @@ def train_tag_side(
 
     Raises:
         UsageError: if the checkpoint was made with other settings.
+        CorruptionError: if the checkpoint cannot be read.
     """
     torch.manual_seed(settings.seed)
     head = model.add_tag_head(tag_preset(model.config.ecg, settings.alignment))
@@ -102,7 +103,7 @@ def train_tag_side(
     schedule = OneCycleLR(optimizer, settings.learning_rate, total_steps=max(settings.steps, 1), pct_start=0.1)
     first, started, losses = 0, monotonic(), []
     if checkpoint.is_file():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = read_state(checkpoint)
         if state["settings"] != asdict(settings):
             raise UsageError(f"{checkpoint} is of a run with other settings.", "Repeat them or choose a new --out.")
         side.learned.load_state_dict(state["learned"])

@@ -18,8 +18,8 @@ from fgclep.training.config import CoarseConfig
 from fgclep.training.ecg_side import Anchors
 from fgclep.training.labels import finding_ids
 from fgclep.training.statements import Statement, StatementSampler, statement_labels
-from fgclep.training.steps import autocast_pays, optimizer_step, rows_by_finding, save_state
-from fgclep.training.training_set import TrainingSet, ValidationSet, encode_units, validate
+from fgclep.training.steps import autocast_pays, optimizer_step, read_state, rows_by_finding, save_state
+from fgclep.training.training_set import TrainingSet, encode_units
 
 TEXTS_PER_CHUNK = 104
 ECGS_PER_STEP = 1024
@@ -30,26 +30,21 @@ def train_text_side(
     model: FGCLEPModel,
     anchors: Anchors,
     data: TrainingSet,
-    validation: ValidationSet,
     sampler: StatementSampler,
     config: CoarseConfig,
     checkpoint: Path,
     report: Callable[[str], None],
-) -> dict[str, float]:
+) -> None:
     """Train the text tower and its head for `config.text_steps`.
 
     Args:
         model: trained in place; its ECG side is done.
         anchors: of the findings, done too.
         data: training records.
-        validation: scored at the end.
         sampler: draws the statements.
         config: settings.
         checkpoint: holds the state after every hundred steps; training goes on from it if it exists.
         report: told one line per hundred steps.
-
-    Returns:
-        Macro AUC by text on the validation set.
     """
     trainer = _TextSide(model, anchors, data, sampler, config)
     tower = trainable_parameters(model.text_tower, config.frozen_text_blocks)
@@ -59,7 +54,7 @@ def train_text_side(
     schedule = OneCycleLR(optimizer, [rate, 10 * rate], total_steps=max(config.text_steps, 1), pct_start=0.1)
     first, started, losses = 0, monotonic(), []
     if checkpoint.is_file():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = read_state(checkpoint)
         model.text_tower.load_state_dict(state["tower"])
         model.text_head.load_state_dict(state["head"])
         optimizer.load_state_dict(state["optimizer"])
@@ -87,9 +82,6 @@ def train_text_side(
                 f"text step {step + 1}/{config.text_steps} loss {np.mean(losses[-STEPS_PER_CHECKPOINT:]):.4f} "
                 f"{monotonic() - started:.0f} s"
             )
-    scores = validate(model.ecg_encoder, validation, trainer.autocast, model.encode_text)
-    report("with texts " + " ".join(f"{task} {value:.4f}" for task, value in scores.items()))
-    return scores
 
 
 class _TextSide:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fgclep.datasets import Dataset
 from fgclep.datasets.pack import Pack
 from fgclep.datasets.pack_format import PackedRow
+from fgclep.durable import write_durably
 from fgclep.errors import FgclepError
 from fgclep.pool import map_in_order
 from fgclep.preprocessing import CLIP_MV, EcgProcessor
@@ -205,9 +206,10 @@ def _fill_cache(
                     file.write(result.astype("<i2", copy=False).tobytes())
                     rows.append(read)
                 read += 1
+        file.flush()
+        os.fsync(file.fileno())  # the stamp must not outlive what it describes
     os.replace(part, cache / "waveforms.i16")
-    part.write_text(json.dumps({"key": dict(key), "rows": rows}), encoding="utf-8")
-    os.replace(part, stamp)
+    write_durably(stamp, json.dumps({"key": dict(key), "rows": rows}).encode())
 
 
 def synthetic_waveforms(seed: int, n: int, processor: EcgProcessor) -> WaveformSet:

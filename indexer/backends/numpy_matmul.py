@@ -1,19 +1,23 @@
 """Search by blocked products in numpy: needs nothing else, and is the fallback of every other backend."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.backends.base import Mask, Rows, Similarities, Vectors, check_arguments, exact_top
+from indexer.backends.base import Mask, Rows, Similarities, Vectors, check_arguments
 from indexer.backends.int8_codes import Codes
-from indexer.backends.scan import Prepared, Scan, in_threads, lower_edge
+from indexer.backends.scan import Prepared, Ranker, Scan, in_threads, lower_edge, one_thread_each
 
 _GATHER_SHARE = 4  # above a quarter of the rows, copying them takes longer than multiplying all
-_QUERIES_AT_ONCE = 64  # share one pass over the rows
+_QUERIES_AT_ONCE = 64  # share one pass over the rows; at most 256, see `_by_query`
 _HITS_AT_ONCE = 4_000_000  # bounds the memory for candidates: 12 bytes each
-_SELECT_ROWS = 16_384  # products looked at together; those of 64 queries take 4 MB
+_SELECTED_AT_ONCE = 1 << 18  # products looked at together: 1 MB, which stays in the cache of a processor's core
 _LOWEST = np.finfo(np.float32).min  # above the products of rows that are not allowed, which are minus infinity
+
+Near = tuple[NDArray[np.intp], Rows, Similarities]
+"""Numbers of queries, rows and their products."""
 
 
 class NumpyMatmul:
@@ -29,6 +33,7 @@ class NumpyMatmul:
     def __init__(self, vectors: Vectors, codes: Codes | None = None) -> None:
         self._vectors = vectors
         self._scan = Scan(vectors if codes is None else codes)
+        self._ranker = Ranker(vectors, codes)
 
     def search(self, queries: NDArray[np.float32], k: int, mask: Mask | None = None) -> tuple[Similarities, Rows]:
         """Find the `k` most similar rows of every query; see `Backend.search`."""
@@ -46,9 +51,10 @@ class NumpyMatmul:
         at_once = max(1, min(_QUERIES_AT_ONCE, _HITS_AT_ONCE // width))
         for start in range(0, len(queries), at_once):
             prepared = self._scan.prepare(queries[start : start + at_once])
-            for number, (near, products) in enumerate(self._proposed(prepared, width, allowed, mask)):
-                best = self._ranked(queries[start + number], near, products, width, float(prepared.errors[number]))
-                similarities[start + number], rows[start + number] = best
+            for number, (near, products) in enumerate(self._proposed(prepared, width, allowed, mask), start):
+                error = float(prepared.errors[number - start])
+                best = self._ranker.best(queries[number], near, products, width, error)
+                similarities[number], rows[number] = best
         return similarities, rows
 
     def _proposed(
@@ -64,38 +70,27 @@ class NumpyMatmul:
         """
         total = len(self._vectors) if allowed is None else len(allowed)
 
-        def work(start: int, stop: int) -> list[tuple[NDArray[np.intp], Rows, Similarities]]:
+        def work(start: int, stop: int) -> list[Near]:
             return list(self._near(prepared, width, start, stop, allowed, mask))
 
-        # Several queries share one matrix product, which takes all processors by itself.
-        stretches = in_threads(work, total) if len(prepared.values) == 1 else [work(0, total)]
-        whose, rows, products = (
-            np.concatenate(parts) for parts in zip(*(part for stretch in stretches for part in stretch), strict=True)
-        )
-        for number in range(len(prepared.values)):
-            own = whose == number
-            yield rows[own], products[own]
+        with one_thread_each() if len(prepared.values) > 1 else nullcontext():
+            stretches = in_threads(work, total)
+        whose, rows, products = zip(*(part for stretch in stretches for part in stretch), strict=True)
+        joined = np.concatenate(whose), np.concatenate(rows), np.concatenate(products)
+        return _by_query(*joined, len(prepared.values))
 
     def _near(
-        self,
-        prepared: Prepared,
-        width: int,
-        start: int,
-        stop: int,
-        allowed: Rows | None,
-        mask: Mask | None,
-    ) -> Iterator[tuple[NDArray[np.intp], Rows, Similarities]]:
-        """Look through a stretch of the rows; give the number of the query, the row and the product of what is near."""
-        edges = np.full(len(prepared.values), -np.inf, np.float32)  # each query's `width`-th best product is no lower
-        step, wide = prepared.block_rows, self._scan.workspace(prepared)
-        buffer = np.empty((len(prepared.values), min(_SELECT_ROWS, stop - start)), np.float32)
-        for first in range(start, stop, _SELECT_ROWS):
-            last = min(first + _SELECT_ROWS, stop)
+        self, prepared: Prepared, width: int, start: int, stop: int, allowed: Rows | None, mask: Mask | None
+    ) -> Iterator[Near]:
+        """Look through a stretch of the rows; give what is near the best `width` of each query so far."""
+        queries = len(prepared.values)
+        edges = np.full(queries, -np.inf, np.float32)  # each query's `width`-th best product is no lower
+        step = max(_SELECTED_AT_ONCE // queries, 4 * width)
+        buffer = np.empty((queries, min(step, stop - start)), np.float32)
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
             products = buffer[:, : last - first]
-            for low in range(first, last, step):
-                block = slice(low, min(low + step, last))
-                out = products[:, block.start - first : block.stop - first]
-                self._scan.multiply(prepared, block if allowed is None else allowed[block], out, wide)
+            self._scan.multiply(prepared, first, last, products, among=allowed)
             if mask is not None:
                 products[:, ~mask[first:last]] = -np.inf
             edges = np.maximum(edges, lower_edge(products, width))
@@ -104,13 +99,12 @@ class NumpyMatmul:
             rows = places + first
             yield whose, rows if allowed is None else allowed[rows], products[whose, places]
 
-    def _ranked(
-        self, query: NDArray[np.float32], rows: Rows, products: Similarities, width: int, error: float
-    ) -> tuple[Similarities, Rows]:
-        """Rank proposed rows exactly; of many, only those that may still beat the exact `width`-th best."""
-        edge = np.partition(products, len(products) - width)[len(products) - width]
-        near = products >= edge - 2 * error
-        if np.count_nonzero(near) > 2 * width:
-            best, _ = exact_top(self._vectors, query, rows[products >= edge], width)
-            near = products >= best[-1] - error
-        return exact_top(self._vectors, query, rows[near], width)
+
+def _by_query(
+    whose: NDArray[np.intp], rows: Rows, products: Similarities, queries: int
+) -> Iterator[tuple[Rows, Similarities]]:
+    """Sort what is near by query, and give it query by query."""
+    order = np.argsort(whose.astype(np.uint8), kind="stable")  # bytes are sorted in one pass
+    ends = np.cumsum(np.bincount(whose, minlength=queries))
+    for own in np.split(order, ends[:-1]):
+        yield rows[own], products[own]

@@ -2,29 +2,31 @@
 
 A single query is limited by memory, not arithmetic, so every processor takes a stretch of the rows. Halves and bytes
 are multiplied by simsimd where it is installed and precise; else they are widened in blocks that stay in the
-processor's cache. Many queries share the widening and one matrix product.
+processor's cache. Many queries share the widening and a matrix product.
 """
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.backends.base import NORM_BOUND, Rows, Similarities, Vectors, rounding_margin
+from indexer.backends.base import NORM_BOUND, Rows, Similarities, Vectors, exact_top, rounding_margin
 from indexer.backends.int8_codes import Codes
+from indexer.resources import usable_cores
 
 _ROWS = 16_384  # multiplied at once where nothing is widened: each call costs as much as a few hundred rows
-_WIDE_BYTES = 1 << 20  # of rows widened for one query: they stay in the processor's cache
-_WIDE_BYTES_SHARED = 1 << 22  # for many queries, of which a larger matrix product takes half as long
+_WIDE_BYTES = 1 << 20  # of widened rows: they stay in the cache of a processor's core
 _ROWS_PER_THREAD = 32_768  # fewer are multiplied before another thread has started
 _HALF_BITS = np.int32(-0x70000001)  # all bits but 28 to 30, into which widening copies the sign
 _HALF_SCALE = np.float32(2.0**112)  # a half's exponent counts from -15, a single's from -127
+_BLAS_LIMITED = Lock()
 _HALF_SUMS = ("sapphire", "sve_f16")  # processors on which simsimd would add halves up as halves
 
 T = TypeVar("T")
@@ -78,8 +80,7 @@ class Scan:
         elif self._rows.dtype == np.float16:
             values = queries * _HALF_SCALE
         if values.dtype != self._rows.dtype:
-            wide_bytes = _WIDE_BYTES if len(queries) == 1 else _WIDE_BYTES_SHARED
-            block_rows = max(1, wide_bytes // (4 * self.shape[1]))
+            block_rows = max(1, _WIDE_BYTES // (4 * self.shape[1]))
         return Prepared(values, factor, np.array(errors, np.float32), block_rows)
 
     def _rounded(self, query: NDArray[np.float32]) -> tuple[NDArray[np.float16] | NDArray[np.int8], np.float32, float]:
@@ -97,16 +98,27 @@ class Scan:
         lost = query - values.astype(np.float64) * factor / scales
         return values, factor, length * float(np.linalg.norm(lost))
 
-    def multiply(self, prepared: Prepared, rows: slice | Rows, out: Similarities, wide: NDArray[np.float32]) -> None:
-        """Multiply prepared queries with at most `prepared.block_rows` rows.
+    def multiply(
+        self, prepared: Prepared, start: int, stop: int, out: Similarities, *, among: Rows | None = None
+    ) -> None:
+        """Multiply prepared queries with a stretch of the rows.
 
         Args:
             prepared: Q queries.
-            rows: which rows, as a slice or by number; B of them.
+            start, stop: the stretch, B rows.
             out: float32, shape (Q, B); gets the products.
-            wide: float32, shape (block_rows, D), to work in.
+            among: the stretch is one of these row numbers; None means of all rows.
         """
-        values, block = prepared.values, self._rows[rows]
+        wide = np.empty((min(prepared.block_rows, stop - start), self.shape[1]), np.float32)
+        for first in range(start, stop, prepared.block_rows):
+            block = slice(first, min(first + prepared.block_rows, stop))
+            rows = self._rows[block if among is None else among[block]]
+            self._multiply_block(prepared, rows, out[:, first - start : block.stop - start], wide)
+
+    def _multiply_block(
+        self, prepared: Prepared, block: NDArray[Any], out: Similarities, wide: NDArray[np.float32]
+    ) -> None:
+        values = prepared.values
         if values.dtype != np.float32:
             assert self._kernel is not None
             np.multiply(self._kernel(block, values), prepared.factor, out=out[0])
@@ -116,21 +128,17 @@ class Scan:
         else:
             np.matmul(values, _widened(block, wide).T, out=out)
 
-    def workspace(self, prepared: Prepared) -> NDArray[np.float32]:
-        """Return an array to work in; one for each thread."""
-        return np.empty((prepared.block_rows, self.shape[1]), np.float32)
-
     def all_products(self, prepared: Prepared) -> Similarities:
         """Multiply every row with one prepared query; float32, shape (N,)."""
         products = np.empty((1, self.shape[0]), np.float32)
+        in_threads(lambda start, stop: self.multiply(prepared, start, stop, products[:, start:stop]), self.shape[0])
+        alone: Similarities = products[0]
+        return alone
 
-        def fill(start: int, stop: int) -> None:
-            wide = self.workspace(prepared)
-            for first in range(start, stop, prepared.block_rows):
-                block = slice(first, min(first + prepared.block_rows, stop))
-                self.multiply(prepared, block, products[:, block], wide)
-
-        in_threads(fill, self.shape[0])
+    def products_of(self, prepared: Prepared, rows: Rows) -> Similarities:
+        """Multiply some rows, by number, with one prepared query; float32, shape (len(rows),)."""
+        products = np.empty((1, len(rows)), np.float32)
+        self.multiply(prepared, 0, len(rows), products, among=rows)
         alone: Similarities = products[0]
         return alone
 
@@ -183,8 +191,7 @@ def _widened(
 
 def in_threads(work: Callable[[int, int], T], rows: int) -> list[T]:
     """Call `work(start, stop)` for stretches that cover `rows`, one for each processor if there are enough rows."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parts = max(1, min(processors, rows // _ROWS_PER_THREAD))
+    parts = max(1, min(usable_cores(), rows // _ROWS_PER_THREAD))
     edges = [rows * part // parts for part in range(parts + 1)]
     if parts == 1:
         return [work(0, rows)]
@@ -212,3 +219,61 @@ def lower_edge(products: Similarities, k: int) -> Similarities:
     groups = products[:, : rows - rows % size].reshape(queries, size, -1).max(axis=1)
     edge: Similarities = np.partition(groups, groups.shape[1] - k, axis=1)[:, groups.shape[1] - k]
     return edge
+
+
+class Ranker:
+    """Ranks the rows that a scan proposes, exactly.
+
+    Args:
+        vectors: float32 or float16, shape (N, D), unit rows.
+        codes: the same rows rounded to bytes, if those were scanned. Their products are too rough to rank by, and the
+            rows within their error are many: those are multiplied again first, as they are stored.
+    """
+
+    def __init__(self, vectors: Vectors, codes: Codes | None) -> None:
+        self._vectors = vectors
+        self._stored = None if codes is None else Scan(vectors)
+
+    def best(
+        self, query: NDArray[np.float32], rows: Rows, products: Similarities, width: int, error: float
+    ) -> tuple[Similarities, Rows]:
+        """Return the best of the proposed rows, exactly as `Backend.search` does: ties go by row.
+
+        Args:
+            query: float32, shape (D,).
+            rows: proposed rows, shape (C,), the best `width` among them.
+            products: of the query with them, float32, shape (C,).
+            width: hits wanted, at least 1 and at most C.
+            error: how far a product may be from the exact one.
+
+        Returns:
+            similarities float32 and rows int64, shape (width,).
+        """
+        edge = _kth(products, width)
+        if self._stored is not None:
+            prepared = self._stored.prepare(query[None])
+            of_stored = float(prepared.errors[0])
+            certain = _kth(self._stored.products_of(prepared, rows[products >= edge]), width) - of_stored
+            rows = rows[products >= certain - error]
+            products, error = self._stored.products_of(prepared, rows), of_stored
+            edge = _kth(products, width)
+        return exact_top(self._vectors, query, rows[products >= edge - 2 * error], width)
+
+
+def _kth(products: Similarities, k: int) -> float:
+    """Return the `k`-th largest product."""
+    return float(np.partition(products, len(products) - k)[len(products) - k])
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let every call of the library behind `matmul` stay in its thread, so that threads of ours can share the rows."""
+    with _BLAS_LIMITED, _blas().limit(limits=1):  # of two at once, one would take the other's limit for what was set
+        yield
+
+
+@cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")

@@ -73,7 +73,7 @@ def test_two_builds_of_faiss_are_a_failure(
             self.name = name
 
     monkeypatch.setattr(
-        doctor.metadata, "distributions", lambda: [Build("faiss-cpu"), Build("faiss-gpu"), Build("rich")]
+        "importlib.metadata.distributions", lambda: [Build("faiss-cpu"), Build("faiss-gpu"), Build("rich")]
     )
     assert main.run(["doctor", "--json"]) == 3
     assert checks_of(capsys)["faiss"]["hint"].startswith("pip uninstall faiss-cpu faiss-gpu")

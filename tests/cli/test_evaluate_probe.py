@@ -90,7 +90,7 @@ def test_the_table_names_what_it_is_of(words, capsys) -> None:
     for said in (
         "Linear probe and nearest neighbours on ptbxl-super, split val: macro AUC",
         "tiny (fingerprint ",
-        "not known whether trained in-domain; 80 features): 8 of 10 listed records of 5 subjects; "
+        "not known whether trained in-domain; 144 features): 8 of 10 listed records of 5 subjects; "
         "0 without files, 2 without a class, 0 rejected. Training records: 16 of 20 listed.",
         "Skipped, for want of positives or negatives: CD, STTC.",
         "Epoch and neighbours were chosen on val, the very records that are scored",

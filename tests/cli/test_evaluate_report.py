@@ -144,7 +144,7 @@ def test_a_part_that_fails_is_told_and_the_others_go_on(place: Place, capsys: py
     assert code == 1 and out.strip() == str(Path("failing") / "index.html")
     assert "2 of 15 parts failed: zero-shot-ptbxl-super-val-none-" in capsys.readouterr().err
     page = (place.root / "failing" / "index.html").read_text(encoding="utf-8")
-    assert page.count("Not done:") == 2 and "there are no prompts &#x27;none.json&#x27;" in page
+    assert page.count("Not done:") == 2 and "none.json&#x27;, and no such file" in page
     assert (place.root / "failing" / "tables" / "calibration.md").exists()
     place.configure()
 

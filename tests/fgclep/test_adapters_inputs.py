@@ -1,4 +1,4 @@
-"""What the adapters make of a waveform, against the published steps."""
+"""What the adapters make of a waveform, against their steps written out."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def test_merl_input_is_scaled_over_all_leads_in_mimic_order() -> None:
     assert np.isfinite(merl_input(np.ones((12, 5000), np.float32), 500)).all()
 
 
-def test_ecgfounder_input_follows_the_published_steps() -> None:
+def test_ecgfounder_input_follows_the_steps_it_names() -> None:
     waveform = a_waveform()
     x = waveform.astype(np.float64)
     notch, band = signal.iirnotch(50, 30, 500), signal.butter(4, [0.67, 40], btype="bandpass", fs=500)

@@ -28,15 +28,17 @@ def test_bundle_encodes_as_the_model_does(tiny_bundle: Path) -> None:
     assert np.array_equal(encoder.prepare(waveform, 200), expected)
 
 
-def test_features_are_what_the_projection_sees(tiny_bundle: Path) -> None:
-    encoder, batch = open_encoder(str(tiny_bundle)), inputs(4)
-    features = encoder.features(batch)
+def test_features_are_all_that_the_projections_see(tiny_bundle: Path) -> None:
+    model, batch = load_model(tiny_bundle), inputs(4)
+    tower = model.ecg_encoder
+    torch.nn.init.normal_(tower.project_rhythm.weight)  # begins at zero
+    encoder = BundleEncoder("any", "0" * 16, model, EcgProcessor.from_pretrained(tiny_bundle))
+    features = torch.from_numpy(encoder.features(batch))
     assert features.shape == (4, encoder.feature_dim)
-    assert encoder.feature_dim == 8 + 8 + 64  # mean, maximum, amplitude
-    project = load_model(tiny_bundle).ecg_encoder.project
+    assert encoder.feature_dim == 8 + 8 + 64 + 64  # mean, maximum, amplitude, rhythm
     with torch.inference_mode():
-        joint = torch.nn.functional.normalize(project(torch.from_numpy(features)), dim=1)
-    assert np.allclose(joint.numpy(), encoder.encode(batch), atol=1e-6)
+        joint = tower.project(features[:, :80]) + tower.project_rhythm(features[:, 80:])
+    assert np.allclose(torch.nn.functional.normalize(joint, dim=1).numpy(), encoder.encode(batch), atol=1e-6)
 
 
 @pytest.mark.parametrize("preset", ["resnet1d-18", "vit1d"])

@@ -203,6 +203,15 @@ class TestStore:
         with pytest.raises(CorruptionError, match=r"x\.sqlite is not a readable enrichment store"):
             EnrichmentStore(tmp_path / "x.sqlite", create=True)
 
+    def test_another_database_is_left_alone(self, tmp_path) -> None:
+        path = tmp_path / "library.sqlite"
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE notes (text)")
+        with pytest.raises(CorruptionError, match="another database, with the tables notes"):
+            EnrichmentStore(path, create=True)
+        with sqlite3.connect(path) as connection:
+            assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
+
     def test_a_full_disk_keeps_what_was_stored(self, store) -> None:
         run_enrichment(store, dict(list(TEXTS.items())[:8]), FakeProvider())
         with store._transaction() as connection:

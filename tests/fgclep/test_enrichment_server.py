@@ -140,6 +140,11 @@ def test_requests_that_fail_for_good_leave_their_reports_unanswered(server) -> N
     assert [reply is not None for reply in replies] == [True, False, False, False, True]
 
 
+def test_a_body_deeper_than_any_parser_follows_is_no_answer(server) -> None:
+    server.behaviour = lambda body: (200, b"[" * 100_000, "application/json")
+    assert ask(server, ["a"]) == [None]
+
+
 def test_a_slow_answer_is_not_waited_for(server) -> None:
     server.behaviour = lambda body: (time.sleep(1.5 if report_of(body) == "slow" else 0), completion())[1]
     started = time.monotonic()

@@ -1,6 +1,7 @@
 """Validation against slow rewrites, and against a tree whose truth is known."""
 
 import csv
+import shutil
 from collections import Counter
 from itertools import product
 from pathlib import Path
@@ -20,6 +21,7 @@ from fgclep.errors import DataError, UsageError
 from fgclep.findings.tagger import PARENTS
 from fgclep.record import RecordInfo
 from fgclep.training.labels import finding_ids
+from tests.fgclep.pack_job import run_pack
 
 RNG = np.random.default_rng(5)
 
@@ -158,6 +160,20 @@ class TestTruth:
     def test_other_trees_know_no_truth(self, shared_data: Path) -> None:
         dataset = open_dataset(shared_data / "challenge2021")
         assert known_labels(dataset, list(dataset.iter_infos())) is None
+
+    def test_a_pack_knows_the_truth_of_its_own_source_only(self, synthetic_tree: Path, tmp_path: Path) -> None:
+        """What an earlier pack left in the folder says nothing of the records that are there now."""
+        tree = Path(shutil.copytree(synthetic_tree, tmp_path / "tree"))
+        run_pack(tree, tmp_path / "pack")
+        dataset = open_dataset(tmp_path / "pack")
+        infos = list(dataset.iter_infos())
+        expected = known_labels(open_dataset(tree), infos)
+        assert expected is not None and expected.any()
+        assert np.array_equal(known_labels(dataset, infos), expected)
+        (tree / "synthetic_truth.csv").unlink()
+        run_pack(tree, tmp_path / "pack", restart=True)
+        assert (tmp_path / "pack" / "synthetic_truth.csv").is_file()
+        assert known_labels(open_dataset(tmp_path / "pack"), infos) is None
 
 
 @pytest.fixture(scope="module")

@@ -225,6 +225,14 @@ def test_findings_that_cannot_be_marked_are_refused(keys: list[str], told: str) 
         finding_names(keys)
 
 
+def test_findings_of_one_name_are_counted_apart(tmp_path: Path) -> None:
+    groups = np.array([0, 0, 0, 1])
+    panel = EmbeddingPanel("small", np.zeros((4, 2), np.float32), groups, 0.1)
+    draw_embedding_map([panel], ["inferior myocardial infarction"] * 2, tmp_path / "map.svg")
+    told = texts(tmp_path / "map.svg")
+    assert "infarction (3)" in told and "infarction (1)" in told
+
+
 def test_the_silhouette_is_of_the_findings_in_the_models_space() -> None:
     rng = np.random.default_rng(0)
     groups = np.array([0] * 20 + [1] * 20 + [OTHER] * 20)

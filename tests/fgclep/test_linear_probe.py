@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 
 from fgclep.datasets import Dataset
-from fgclep.errors import UsageError
+from fgclep.errors import DataError, UsageError
 from fgclep.evaluation import linear_probe as module
 from fgclep.evaluation.benchmarks import BenchmarkSplit
 from fgclep.evaluation.embeddings import Embedded
@@ -241,6 +241,14 @@ def test_classes_without_a_positive_to_learn_from_are_named(monkeypatch: pytest.
     result, _ = probed.probe("val", fractions=(100,))
     assert result.rows[0].absent == ("b",)
     assert (result.classes, result.skipped) == (("a", "b"), ("c",))
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_split_that_can_choose_or_measure_nothing_is_told(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    probed = Probed(monkeypatch)
+    probed.parts[part].labels[:] = False
+    with pytest.raises(DataError, match=f"no class of ptbxl-super has both outcomes in the split {part}"):
+        probed.probe("test", fractions=(100,))
 
 
 @pytest.mark.parametrize(

@@ -114,21 +114,22 @@ def test_rhythm_features_tell_regular_from_irregular_at_any_rate_and_size() -> N
 
 
 def test_memory_draws_texts_to_the_findings_they_resemble() -> None:
-    """A text near one finding comes nearer to it; one between two goes to neither; one like all of them hardly moves."""
-    memory = FindingMemory(3, 4, sharpness=16.0, pull=1.5)
+    """Near one finding a text comes nearer; between two it favours neither; unlike all of them it stays."""
+    memory = FindingMemory(3, 4, sharpness=16.0, pull=3.0, threshold=0.5)
     memory.vectors.data = torch.eye(4)[:3]
     texts = torch.nn.functional.normalize(
-        torch.tensor([[1.0, 0.2, 0.1, 0.5], [1.0, 1.0, 0.0, 0.5], [0.0, 0.0, 0.0, 1.0]]), dim=1
+        torch.tensor([[1.0, 0.2, 0.1, 0.5], [1.0, 1.0, 0.0, 0.5], [0.1, 0.0, -0.2, 1.0]]), dim=1
     )
     with torch.inference_mode():
-        near, between, like_all = memory(texts)
+        near, between, unlike = memory(texts)
     assert near[0] > texts[0, 0] + 0.05
     assert between[0].item() == pytest.approx(between[1].item(), abs=1e-6)
-    assert like_all @ texts[2] > 0.75
-    shares = np.exp(16 * texts.numpy() @ np.eye(4)[:, :3])
-    moved = texts.numpy() + 1.5 * (shares / shares.sum(1, keepdims=True)) @ np.eye(4)[:3]
+    assert unlike @ texts[2] > 0.999
+    cosines = texts.numpy()[:, :3]
+    shares = np.exp(16 * cosines) / (np.exp(16 * cosines).sum(1, keepdims=True) + np.exp(16 * 0.5))
+    moved = texts.numpy() + 3 * shares @ np.eye(4)[:3]
     expected = moved / np.linalg.norm(moved, axis=1, keepdims=True)
-    np.testing.assert_allclose(torch.stack([near, between, like_all]).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(torch.stack([near, between, unlike]).numpy(), expected, atol=1e-5)
 
 
 def test_bundle_round_trip(tiny_bundle: Path, tmp_path: Path) -> None:

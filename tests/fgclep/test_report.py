@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from fgclep.evaluation.benchmarks import BENCHMARKS
 from fgclep.evaluation.compare import compare
 from fgclep.evaluation.linear_probe import ProbeResult, ProbeRow
 from fgclep.evaluation.report_html import page
-from fgclep.evaluation.report_search import comparison_tables
+from fgclep.evaluation.report_search import comparison_tables, retrieval_tables
 from fgclep.evaluation.report_table import MISSING, Cell, Column, Row, Table
 from fgclep.evaluation.report_tables import IN_DOMAIN, linear_probe_tables, zero_shot_tables
 from fgclep.evaluation.results import Interval, Scored, plain
@@ -78,6 +79,17 @@ class TestTable:
         assert [cell.strip() for cell in rows[3]] == ["<e>", "50.0", MISSING]
         assert [cell.strip() for cell in rows[4]] == ["paper", "77.5 [2,1]", MISSING]
         assert [line.strip() for line in lines[-2:]] == ["[1] first note", "[2] second note"]
+
+    def test_words_stand_left_and_numbers_right(self) -> None:
+        columns = (Column("a"), Column("b"), Column("c"))
+        rows = (Row((Cell("x"), Cell("y"), Cell(1.0))), Row((Cell("x"), Cell(""), Cell(None))))
+        table = replace(TABLE, columns=columns, rows=rows)
+        assert "| --- | --- | ---: |" in table.to_markdown()
+        assert r"\begin{tabular}{llr}" in table.to_latex()
+        assert re.findall(r"<t[dh]( scope=col)?( class=words)?>", table.to_html())[:3] == [
+            (" scope=col", " class=words"), (" scope=col", " class=words"), (" scope=col", ""),
+        ]  # fmt: skip
+        assert table.to_html().count("<td class=words>") == 2
 
     def test_csv_has_full_numbers(self) -> None:
         rows = list(csv.DictReader(io.StringIO(TABLE.to_csv())))
@@ -260,6 +272,37 @@ def test_differences_are_shown_as_the_other_model_sees_them() -> None:
     assert table.rows[0].cells[4].value == "real" and "other model minus strong" in table.lead
 
 
+def retrieval_result(encoder: str, kinds: tuple[str, ...], dataset: str = "ptbxl-all") -> dict[str, Any]:
+    """Return the JSON form of a result with compound queries of some kinds, and reports."""
+    way = {"average_precision": 0.3, "auc": 0.7, "auc_near_misses": 0.6}
+    compound = {"count": dict.fromkeys(kinds, 2), "prevalence": dict.fromkeys(kinds, 0.1)}
+    recalls = dict.fromkeys(("recall_at_1", "recall_at_5", "recall_at_10", "mrr"), 0.1)
+    counted = {key: {"value": 0.2, "low": None, "high": None} for key in recalls}
+    chances = dict.fromkeys(("equal_chance", "own_best", "own_chance"), recalls)
+    direction = {"equal": counted, "own": counted, **chances}
+    return {
+        "dataset": dataset, "split": "val", "encoder": encoder, "note": "", "in_domain": False, "records": 9,
+        "listed": 9, "draws": 0, "labels": {"queries": []}, "leads": None, "wordings": None,
+        "compound": {**compound, "mean": {kind: {"text": way} for kind in kinds}},
+        "reports": {"queries": 9, "distinct": 8, "largest": 2, "report_to_ecg": direction, "ecg_to_report": direction},
+    }  # fmt: skip
+
+
+def test_a_kind_of_query_that_one_model_lacks_is_told_of_the_others() -> None:
+    results = [retrieval_result("one", ("and", "no")), retrieval_result("two", ("and",))]
+    table = next(each for each in retrieval_tables(results) if each.name.startswith("retrieval-compound"))
+    told = [(str(row.cells[0].value).split()[-1], row.cells[2].value) for row in table.rows]
+    assert told == [("'and'", "one"), ("'and'", "two"), ("'and'", "chance"), ("'no'", "one"), ("'no'", "chance")]
+
+
+@pytest.mark.parametrize(("dataset", "published"), [("ptbxl-all", True), ("synthetic", False), ("cpsc2018", False)])
+def test_published_report_retrieval_stands_beside_ptbxl_alone(dataset: str, published: bool) -> None:
+    tables = retrieval_tables([retrieval_result("one", (), dataset)])
+    [table] = [each for each in tables if each.name.startswith("retrieval-reports")]
+    assert any(row.published for row in table.rows) is published
+    assert ("published" in table.title) is published
+
+
 @dataclass
 class Counted:
     """Makes parts that count how often they run."""
@@ -347,6 +390,11 @@ class TestConfig:
         assert config.linear_probe is not None and config.linear_probe.fractions == (10,)
         assert config.splits == str(tmp_path / "s")
 
+    def test_prompt_files_are_found_beside_the_configuration(self, tmp_path: Path) -> None:
+        config = read(tmp_path, CONFIG + '[zero_shot]\nprompts = ["plain", "own/ckepe.json"]')
+        assert config.zero_shot is not None
+        assert config.zero_shot.prompts == ("plain", str(tmp_path / "own" / "ckepe.json"))
+
     def test_the_example_is_valid(self) -> None:
         config = read_evaluate_config(ROOT / "docs" / "examples" / "evaluate.toml")
         assert config.split == "val" and config.zero_shot and config.linear_probe and config.retrieval
@@ -371,6 +419,8 @@ class TestConfig:
             ("zero_shot = 3\n" + CONFIG, "zero_shot is 3; expected a table", ""),
             (CONFIG + "[retrieval]\nbm25 = 1", "bm25 is 1; expected true or false", ""),
             ("models = [", "is not a readable TOML file", ""),
+            (CONFIG + '[zero_shot]\nprompts = ["a/x.json", "b/x.json"]', "two of the prompts are named 'x'", ""),
+            (CONFIG + '[figures]\nfindings = ["LPQ"]', "there is no finding 'LPQ'", ""),
         ],
     )
     def test_a_mistake_is_named_with_the_nearest_right_word(

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from fgclep.datasets.synthetic import generate
 from fgclep.errors import DataError, UsageError
 from fgclep.evaluation.compound_queries import TEMPLATES, compound_queries
+from fgclep.evaluation.embeddings import Embedded
+from fgclep.evaluation.encoders import Encoder
 from fgclep.evaluation.label_retrieval import label_retrieval
 from fgclep.evaluation.lead_queries import lead_queries
 from fgclep.evaluation.paraphrases import HELD_OUT, LEAST_PHRASINGS, SEEN, paraphrases
 from fgclep.evaluation.ranking import FirstRelevant, bootstrap_rank_metrics, first_relevant, rank_metrics
 from fgclep.evaluation.report_retrieval import report_retrieval
+from fgclep.evaluation.retrieval import open_model
 from fgclep.evaluation.retrievers import dense_retriever
 from fgclep.evaluation.search_set import SearchSet, open_search_set
 from fgclep.evaluation.text_search import TASKS
@@ -415,6 +418,23 @@ class TestSearchSets:
         lead_columns = records.columns(by_lead=True)
         assert {records.classes[c].partition("@")[0] for c in lead_columns} <= set(LEAD_KINDS)
         assert not set(lead_columns) & set(records.columns())
+
+    def test_what_a_model_knew_of_the_generator_is_told(self, synthetic_tree: Path, tiny_bundle: Path) -> None:
+        def embed(encoder: Encoder, dataset: object, infos: Sequence[RecordInfo]) -> Embedded:
+            return Embedded(np.zeros((len(infos), 4), np.float32), np.arange(len(infos)), {})
+
+        _, random, _ = open_model(f"random:{tiny_bundle}", "synthetic", synthetic_tree, None, embed=embed)
+        assert random.in_domain is False
+        _, unknown, _ = open_model(str(tiny_bundle), "synthetic", synthetic_tree, None, embed=embed)
+        assert unknown.in_domain is None
+
+    def test_findings_by_lead_are_never_skipped_for_want_of_positives(self) -> None:
+        labels = np.zeros((20, 3), bool)
+        labels[:7, 1] = True
+        records = make_set(labels, ("AFIB", "SR", "TINV@V4"))
+        assert records.skipped() == ("AFIB",)
+        assert records.skipped(7) == ("AFIB",)
+        assert records.skipped(8) == ("AFIB", "SR")
 
     def test_leaving_records_out_keeps_rows_together(self, synthetic_tree: Path) -> None:
         records = open_search_set("synthetic", synthetic_tree, fs_hz=100)

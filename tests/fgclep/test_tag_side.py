@@ -101,6 +101,9 @@ def test_a_bundle_gets_a_head_by_the_command_line(
     assert card.startswith((tiny_bundle / "README.md").read_text(encoding="utf-8").rstrip())
     assert "## Tag head" in card and "2 steps" in card
     assert run(["train", "tags", *where, "--alignment", "sinkhorn"]) == 2
+    capsys.readouterr()
+    assert run(["train", "tags", *where, "--steps", "2", "--synthetic", "7"]) == 2
+    assert "another synthetic_records" in capsys.readouterr().err
 
 
 def test_unknown_alignment_is_refused() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from cli.main import run
-from fgclep.errors import CompatibilityError, DataError, FgclepError, UsageError
+from fgclep.errors import CompatibilityError, CorruptionError, DataError, FgclepError, UsageError
 from fgclep.losses import clep_loss, pair_labels, pair_logits, soft_label_loss, soft_labels
 from fgclep.pretrained import load_model
 from fgclep.reports import clean_report
@@ -23,8 +23,8 @@ from fgclep.training import pair_trainer
 from fgclep.training.config import FineConfig, PairConfig, PairSettings, read_config, read_fine_config
 from fgclep.training.pair_data import PairBatches, PairSet, pair_set
 from fgclep.training.pair_run import train_coarse_pairs, train_fine
-from fgclep.training.pair_validation import goodness
-from fgclep.training.steps import save_state
+from fgclep.training.pair_validation import _recall, goodness
+from fgclep.training.steps import optimizer_step, read_state, save_state
 from tests.fgclep.pair_fakes import options, write_smooth_bundle, write_text_tower
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -231,6 +231,7 @@ def test_two_processes_take_the_step_of_one(tree: Path, smooth_bundle: Path, exp
     )  # fmt: skip
     assert two.returncode == 0, two.stderr
     assert "2 process(es)" in two.stderr
+    assert two.stdout.splitlines() == [str(tmp_path / "two" / "bundle")]
     assert run([*words, "--out", str(tmp_path / "one")]) == 0
     first, second = (rows_of(tmp_path / name)[0] for name in ("one", "two"))
     assert second["loss"] == pytest.approx(first["loss"], rel=1e-5)
@@ -269,13 +270,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
     assert rows_of(tmp_path) == rows_of(unbroken)
 
 
+@pytest.mark.parametrize(("owner", "name"), [(pair_trainer.PairTrainer, "_loss"), (torch.optim.AdamW, "step")])
 def test_out_of_memory_names_a_batch_size(
-    tree: Path, config: PairConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tree: Path, config: PairConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
-    def full(self: Any, batch: Any) -> torch.Tensor:
+    def full(self: Any, *arguments: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(pair_trainer.PairTrainer, "_loss", full)
+    monkeypatch.setattr(owner, name, full)
     with pytest.raises(FgclepError, match="out of memory with batch_size 32") as stopped:
         train_coarse_pairs(tree, tmp_path, config, 1, lambda line: None)
     assert "-o batch_size=16 -o accumulation=2" in stopped.value.hint
@@ -309,6 +311,40 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert torch.load(path, weights_only=True)["step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"h\x05", bytes(4)])
+def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "last.pt"
+    path.write_bytes(content)
+    with pytest.raises(CorruptionError, match=r"last\.pt is not a readable checkpoint"):
+        read_state(path)
+    save_state({"step": 1, "weight": torch.zeros(10)}, path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(CorruptionError, match=r"last\.pt is not a readable checkpoint"):
+        read_state(path)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_step_on_no_number_changes_no_weight(poison: float) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    optimizer_step(weight.sum(), optimizer, [weight], schedule)
+    before = weight.detach().clone()
+    with pytest.raises(FgclepError, match=r"step 2 of this phase: the loss is (nan|inf)"):
+        optimizer_step((poison * weight).sum(), optimizer, [weight], schedule)
+    torch.testing.assert_close(weight.detach(), before)
+
+
+def test_recall_is_a_count_of_nearer_texts_and_texts_that_look_alike_find_nothing() -> None:
+    rng = np.random.default_rng(3)
+    ecg, text = (rng.normal(size=(40, 4)).astype(np.float32) for _ in range(2))
+    own = rng.integers(0, 40, 40)
+    slow = [sum(other @ one >= text[place] @ one for other in text) <= 10 for one, place in zip(ecg, own, strict=True)]
+    assert 0.1 < np.mean(slow) < 0.9
+    assert _recall(ecg, text, own) == pytest.approx(np.mean(slow), abs=0.03)  # rounding may turn one
+    assert _recall(ecg, np.ones_like(text), own) == 0
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(
@@ -351,6 +387,9 @@ def test_held_out_wordings_do_not_come_in_as_features(
     assert any(f"{len(rows):,} more dropped" in line for line in said)
     assert all(text.endswith("tall r waves.") for text in seen[0].texts)
     assert not any(clean_report([forbidden], lower=True).rstrip(".") + ". tall r" in text for text in seen[0].texts)
+    export.write_text("\n".join(map(json.dumps, rows[1:])), encoding="utf-8")  # the run must not go on with other texts
+    with pytest.raises(UsageError, match="another features"):
+        train_fine(smooth_bundle, tree, export, tmp_path / "run", FineConfig(batch_size=32), 1, said.append)
 
 
 @pytest.mark.parametrize(

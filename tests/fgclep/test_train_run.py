@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from cli.main import run
+from fgclep.datasets import open_dataset
+from fgclep.datasets.splits import split_of
+from fgclep.enrichment.store import EnrichmentStore
 from fgclep.errors import UsageError
 from fgclep.training import pipeline, step_log
 from fgclep.training.config import CoarseConfig, PairConfig
@@ -69,6 +72,10 @@ def test_three_steps_stopped_in_each_then_index_and_search(
     assert (out / "enriched.jsonl").stat().st_mtime_ns == export
     rows = [json.loads(line) for line in (out / "enriched.jsonl").read_text(encoding="utf-8").splitlines()]
     assert any(row["features"] for row in rows)
+    store = EnrichmentStore(out / "enrichment.sqlite", create=False)
+    training = {info.record_id for info in open_dataset(tree).iter_infos() if split_of(info) == "train"}
+    assert store.validations()[-1]["report"]["records"] == len(training) < 160  # no other ECG was looked at
+    store.close()
     card = Path(bundle, "README.md").read_text(encoding="utf-8")
     assert "step 3 (FG-CLEP)" in card
     assert "accepted waveform features" in card
@@ -77,8 +84,19 @@ def test_three_steps_stopped_in_each_then_index_and_search(
     capsys.readouterr()
     assert run(["search", "sinus rhythm", "-n", "3", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["hits"]) == 3
+    assert run([*words, "-o", "fine.threads=2"]) == 0  # changes no result
     assert run([*words, "-o", "fine.seed=8"]) == 2
     assert "another fine" in capsys.readouterr().err
+
+
+def test_offline_means_offline_before_anything_is_done(
+    synthetic_tree: Path, tmp_path: Path, fgclep_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "run", "--data", str(synthetic_tree), "--out", str(tmp_path / "run")]
+    words += options("enrich.backend=http", "enrich.llm=m", "enrich.url=https://example.org/v1")
+    assert run(["--offline", *words]) == 2
+    assert "https://example.org/v1 is not on this machine" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

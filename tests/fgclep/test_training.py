@@ -146,6 +146,26 @@ def test_a_pack_trains_the_same_model(ptbxl_tree: Path, text_tower: str, tmp_pat
         assert np.array_equal(tensor, got[name]), name
 
 
+def test_a_run_may_start_from_the_ecg_tower_of_another(ptbxl_tree: Path, text_tower: str, tmp_path: Path) -> None:
+    """With a learning rate of nothing the weights stay the other run's; a tag head is learned on top if asked for."""
+    quick = [*QUICK, f"text_tower={text_tower}"]
+    first = train_coarse(ptbxl_tree, tmp_path / "a", CoarseConfig(**parse_overrides(quick)), None, 1, lambda line: None)
+    start = tmp_path / "a" / "ecg_side.pt"
+    further = [*quick, f"start_from={start}", "learning_rate=1e-9", "epochs=1", "seed=8", "tag_steps=2"]
+    config = CoarseConfig(**parse_overrides(further))
+    second = train_coarse(ptbxl_tree, tmp_path / "b", config, None, 1, lambda line: None)
+    expected, got = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    learned = [name for name in expected if name.startswith("ecg_encoder") and name.endswith("weight")]
+    assert len(learned) > 10
+    for name in learned:
+        np.testing.assert_allclose(got[name], expected[name], atol=1e-3, err_msg=name)
+    assert not any(name.startswith("tag_head") for name in expected)
+    assert any(name.startswith("tag_head") for name in got)
+    start.write_bytes(b"no checkpoint")
+    with pytest.raises(UsageError, match=r"start_from: .*ecg_side\.pt is not"):
+        train_coarse(ptbxl_tree, tmp_path / "c", config, None, 1, lambda line: None)
+
+
 def test_a_checkpoint_of_other_settings_is_refused(ptbxl_tree: Path, text_tower: str, tmp_path: Path) -> None:
     config = CoarseConfig(**parse_overrides([*QUICK, f"text_tower={text_tower}"]))
     train_coarse(ptbxl_tree, tmp_path, config, None, 1, lambda line: None)
@@ -191,6 +211,9 @@ def test_a_batch_larger_than_the_data_is_refused(ptbxl_tree: Path, text_tower: s
         (["text_steps=-1"], "zero or more"),
         (["preset=resnet"], "unknown preset"),
         (["tower=resnet"], "unknown tower"),
+        (["tower=resnet1d-18"], "takes whole ECGs only"),
+        (["tower=vit1d", "shortest_crop=0.9"], "takes whole ECGs only"),
+        (["shortest_crop=0.3"], "needs at least 0.35"),
     ],
 )
 def test_bad_settings_are_named(pairs: list[str], message: str) -> None:

@@ -222,5 +222,6 @@ class TestInDomain:
 
     def test_the_shipped_bundle_knows_ptbxl_and_fresh_weights_know_nothing(self) -> None:
         assert trained_in_domain("small", "ptb-xl") is True
-        assert trained_in_domain("random:small", "ptb-xl") is False
+        assert trained_in_domain("small", "synthetic") is True
+        assert trained_in_domain("random:small", "ptb-xl") is trained_in_domain("random:small", "synthetic") is False
         assert trained_in_domain("merl:somewhere.pth", "ptb-xl") is None

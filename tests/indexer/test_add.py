@@ -17,13 +17,15 @@ from fgclep.errors import (
     NotSetUpError,
     UsageError,
 )
+from indexer import build as build_module
 from indexer import staging as staging_module
 from indexer.build import run_build
 from indexer.embed import Tally
-from indexer.home import resolve_index
+from indexer.home import index_dir, resolve_index
 from indexer.open import KEYS, STORE, VECTORS, OpenIndex, open_index
 from indexer.schema import MissingRow, SubjectRow
 from indexer.verify import verify_index
+from indexer.versions import remove_old
 from tests.indexer.fakes import FakeDataset, fake_add, fake_plan, reads_fakes
 
 
@@ -139,6 +141,21 @@ def test_an_interrupted_addition_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tallies[0].resumed, tallies[-1].done) == (32, 84)
     whole = run_build(fake_plan(tmp_path / "fresh", FakeDataset(tmp_path, 120)))
     assert_equal(open_index(resolve_index("demo", tmp_path)), open_index(whole))
+
+
+def test_an_addition_that_only_had_to_clean_up_does_without_a_base_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 10)))
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(build_module, "become_default", lambda home, name: 1 / 0)
+        run_build(fake_add(tmp_path, FakeDataset(tmp_path, 10, first=10)))
+    added = resolve_index("demo", tmp_path)
+    assert len(remove_old(index_dir(tmp_path, "demo"), 1).removed) == 1
+    with pytest.raises(DataError, match="are in index demo already"):
+        fake_add(tmp_path, FakeDataset(tmp_path, 10, first=10))
+    more = run_build(fake_add(tmp_path, FakeDataset(tmp_path, 10, first=20)))
+    assert open_index(more).manifest.counts.listed == 30 and more != added
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:

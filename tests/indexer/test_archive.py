@@ -226,3 +226,12 @@ def test_what_a_killed_import_left_is_replaced(archive: Path, tmp_path: Path) ->
     (left / "vectors.npy").write_bytes(b"half")
     assert open_index(import_version(archive, tmp_path), verify_checksums=True).manifest.name == "demo"
     assert not left.exists()
+
+
+def test_an_import_that_was_killed_before_it_could_point_to_its_version_is_repeated(
+    archive: Path, tmp_path: Path
+) -> None:
+    imported = import_version(archive, tmp_path)
+    (index_dir(tmp_path, "demo") / "CURRENT").unlink()
+    assert import_version(archive, tmp_path) == imported == resolve_index("demo", tmp_path)
+    open_index(imported, verify_checksums=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fgclep import durable as durable_module
 from fgclep.errors import DataError, FgclepError, InterruptedWork, TooManyRejectsError, UsageError
 from fgclep.pool import map_in_order
 from fgclep.pretrained import load_model
@@ -287,7 +288,7 @@ def no_space(*arguments: object, **options: object) -> None:
 @pytest.mark.parametrize(
     ("module", "function"),
     [
-        (staging_module, "sync_directory"),
+        (durable_module, "sync_directory"),
         (build_module, "write_store"),
         (assemble_module, "_write_faiss"),
         (assemble_module, "_concatenate"),

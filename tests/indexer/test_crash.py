@@ -88,7 +88,7 @@ STAGES = [
     ("indexer.publish:sync_tree", 1, "after", OLD),  # complete, not yet moved
     ("indexer.publish:point_to", 1, "before", OLD),  # moved, not yet pointed to
     ("indexer.publish:replace_line", 1, "after", OLD),  # the history written, the pointer not
-    ("indexer.home:sync_directory", 2, "before", NEW),  # renamed, perhaps not yet durable
+    ("indexer.publish:replace_line", 2, "after", NEW),  # the pointer replaced
     ("indexer.build:become_default", 1, "before", NEW),  # pointed to, staging not yet removed
     ("indexer.staging:Path.unlink", 2, "after", NEW),  # staging half removed; the first clears it at the start
 ]

@@ -1,5 +1,7 @@
 """The store gives back what was put in, finds words in reports, and cannot be written once published."""
 
+import gc
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +91,17 @@ def test_a_stream_may_go_on_in_another_thread(store: Store) -> None:
         others = pool.submit(list, infos).result()
     assert [key for key, _ in (first, *others)] == store.keys().tolist()
     assert (others[0][1].record_id, others[0][1].path) == ("fake:1", "a/1")
+
+
+def test_a_stream_left_half_read_may_outlive_its_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    infos = store.iter_infos()
+    next(infos)
+    store.close()
+    del infos
+    gc.collect()
+    assert not complaints
 
 
 def tags_of(record: RecordInfo) -> list[str]:

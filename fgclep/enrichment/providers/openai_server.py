@@ -101,8 +101,8 @@ class OpenAiServer:
             ) from error
         except openai.BadRequestError as error:  # one report may be too long; if all are refused, the first tells why
             raise UsageError(f"{self._url} refuses the request: {error.message}", "--max-tokens N") from error
-        except (openai.APIError, ValueError):  # overload or a fault that outlasted the retries; a body that is no JSON
-            return None
+        except (openai.APIError, ValueError, RecursionError):
+            return None  # overload or a fault that outlasted the retries; a body that no parser reads
 
     def _complete(self, report: str) -> Reply:
         sampling = self._sampling

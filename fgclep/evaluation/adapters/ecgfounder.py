@@ -41,10 +41,10 @@ def open_ecgfounder(path: Path, device: str) -> Net1dEncoder:
 def ecgfounder_input(waveform: Waveform, fs_hz: float) -> NDArray[np.float32]:
     """Filter ten seconds at 500 Hz and standardise all leads together.
 
-    The filters are those of code written to feed it: a notch at 50 Hz, a band-pass of 0.67 to 40 Hz, both run forth
-    and back, and a running median of 0.4 s taken off as the baseline. The paper tells of 0.5 to 50 Hz instead, without
-    the order of the filters, and the release's script for PTB-XL filters nothing (METHOD E5); the code is the only
-    account that can be repeated exactly.
+    Which filters the weights saw in training is not known for certain: the paper tells of 0.5 to 50 Hz and a notch,
+    without the order of the filters, and the release's script for PTB-XL filters nothing (METHOD E5). The steps here
+    are those of programs by others that feed it: a notch at 50 Hz, a band-pass of 0.67 to 40 Hz, both run forth and
+    back, and a running median of 0.4 s taken off as the baseline.
 
     Args:
         waveform: float32, shape (12, samples), mV.
