@@ -84,8 +84,8 @@ def _print(result: "CalibrationResult") -> None:
     for title, curve in (("old", result.old), ("new", result.new)):
         shown.print(f"{title}: score = sigmoid({curve.slope:.3f} x cosine {curve.offset:+.3f})")
     shown.print(
-        f"A new score is the share of ECGs with that cosine that have the finding if {result.prevalence:.0%} of all "
-        "ECGs searched have it."
+        f"A new score is the share of ECGs with that cosine that have the finding if {100 * result.prevalence:.0f} % "
+        "of all ECGs searched have it."
     )
     shown.print(_summary(result))
     shown.print("Reliability, every finding at that prevalence:")

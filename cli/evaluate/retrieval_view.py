@@ -41,7 +41,7 @@ def print_results(results: "Sequence[RetrievalResult]") -> None:
 def _describe(result: "RetrievalResult") -> str:
     """Say what was measured, what it knew and on how many of the records."""
     if result.encoder == "bm25":
-        return f"bm25 ({result.fingerprint}) {result.note}."
+        return f"bm25 ({result.fingerprint}). {result.note}"
     return describe(result, result.in_domain)
 
 

@@ -40,7 +40,8 @@ def rejected(result: "Measured") -> str:
 
 def intervals_told(result: Any) -> str:
     """Say what the brackets of a table are."""
-    return f"In brackets: 95 % intervals, bootstrap over subjects, {result.draws:,} draws, seed {result.seed}."
+    how = f"bootstrap over subjects, {result.draws:,} draws, seed {result.seed}"
+    return f"In brackets: 95 % intervals, {how}; too narrow where positives are few."
 
 
 def table(*titles: str, names: int = 1) -> "Table":

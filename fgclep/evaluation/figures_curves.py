@@ -171,8 +171,8 @@ def _draw_curves(
 
 def _described(interval: Interval) -> str:
     if np.isnan(interval.low):
-        return f"{interval.value:.2f}"
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+        return f"{interval.value:.3f}"
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _finish(axes: "Axes", title: str, legend_title: str) -> None:

@@ -25,6 +25,7 @@ table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabu
 th, td { padding: .25rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
 th:first-child, .words { text-align: left; } thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; }
 tbody th { font-weight: 400; max-width: 22rem; } tr.published { color: var(--soft); background: var(--shade); }
+td.words { white-space: nowrap; }
 td small { white-space: nowrap; color: var(--soft); } sup { font-size: .65rem; margin-left: .1rem; }
 ol.notes { font-size: .8rem; padding-left: 1.4rem; }
 figure { margin: 1.5rem 0; } figure img { width: 100%; max-width: 56rem; height: auto; }

@@ -204,8 +204,8 @@ def calibration_tables(results: Sequence[Result]) -> list[Table]:
         for result in results
     )
     lead = (
-        f"{_about(results)} A score is the probability of the finding if {results[0]['prevalence']:.0%} of all ECGs "
-        f"searched have it; ECE is its mean distance from the truth. {curves}."
+        f"{_about(results)} A score is the probability of the finding if {100 * results[0]['prevalence']:.0f} % of all "
+        f"ECGs searched have it; ECE is its mean distance from the truth. {curves}."
     )
     columns = (Column("model"), Column("curve"), *(Column(title, 4) for title in _SCORES.values()))
     return [Table("calibration", "What scores are worth", lead, columns, tuple(rows))]

@@ -132,7 +132,8 @@ def _by_class(results: Sequence[Result]) -> Table:
     return Table(
         name=f"zero-shot-{first['benchmark']}-classes",
         title=f"Zero-shot classification of {first['benchmark']}, by class",
-        lead=f"AUC on the split {first['split']}, {first['records']:,} records.{skipped} {intervals_told(results)}",
+        lead=f"AUC on the split {first['split']}, {first['records']:,} records.{skipped} {intervals_told(results)} "
+        "Where positives are few it is too narrow: it knows no others.",
         columns=(
             Column("class"),
             Column("positives", 0),

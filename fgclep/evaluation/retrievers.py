@@ -66,8 +66,8 @@ def bm25_retriever(search_set: SearchSet) -> Retriever:
     """
     reports = [clean_report(info.report_lines) for info in search_set.infos]
     told = sum(bool(report) for report in reports)
-    note = f"reads the reports of the records ({told:,} of {len(reports):,} have one), not the ECGs"
+    note = f"It reads the reports of the records ({told:,} of {len(reports):,} have one), not the ECGs."
     if search_set.dataset.kind == "ptb-xl":
-        note += "; most reports of PTB-XL are German, the queries are English"
+        note += " Most reports of PTB-XL are German, the queries are English."
     index = Bm25(reports)
     return Retriever("bm25", f"k1={K1:g},b={B:g}", note, False, index.scores, reads_reports=True)

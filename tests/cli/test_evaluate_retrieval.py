@@ -133,7 +133,7 @@ class TestCalibrate:
         captured = capsys.readouterr()
         assert (bundle / "calibration.json").read_bytes() == before
         assert "--write" in captured.err
-        for said in ("old: score", "new: score", "cross-validated", "other wordings", "observed share", "5%"):
+        for said in ("old: score", "new: score", "cross-validated", "other wordings", "observed share", "5 %"):
             assert said in captured.out
 
     def test_written_it_is_what_search_uses(

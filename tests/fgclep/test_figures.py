@@ -150,11 +150,11 @@ def test_curves_name_classes_with_their_values(tmp_path: Path) -> None:
     draw_roc(of, auc, Interval(0.77, 0.75, 0.79), "title", tmp_path / "roc.svg")
     told = texts(tmp_path / "roc.svg")
     for name, interval in auc.items():
-        assert f"{name}  {interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]" in told
-    assert "mean of classes  0.77 [0.75, 0.79]" in told and "title" in told
+        assert f"{name}  {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]" in told
+    assert "mean of classes  0.770 [0.750, 0.790]" in told and "title" in told
     draw_precision_recall(of, {"CLASS2": Interval(0.5)}, Interval(0.5), "t", tmp_path / "pr.svg")
     told = texts(tmp_path / "pr.svg")
-    assert f"CLASS2  0.50, chance {of.labels[:, 2].mean():.3f}" in told and "CLASS1" not in told
+    assert f"CLASS2  0.500, chance {of.labels[:, 2].mean():.3f}" in told and "CLASS1" not in told
 
 
 def test_of_many_classes_the_extremes_are_named(tmp_path: Path) -> None:
