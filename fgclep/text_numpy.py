@@ -99,7 +99,7 @@ class NumpyTextEncoder:
 
     def _remember(self, texts: Array, size: int, sharpness: float, pull: float, threshold: float) -> Array:
         """Draw unit vectors (texts, dim) to the findings they are near to, as `FindingMemory` does."""
-        findings = self._weights["memory.vectors"].astype(np.float32)
+        findings = self._weights["memory.vectors"]
         nearness = np.exp(np.float32(sharpness) * (texts @ findings.T - np.float32(threshold)))
         shares = nearness / (1 + nearness.sum(axis=1, keepdims=True))
         return _to_unit_norm(texts + np.float32(pull) * shares @ findings)
