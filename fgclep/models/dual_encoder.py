@@ -51,6 +51,11 @@ class EcgEncoder(nn.Module):
         elif config.pool == "mean":
             self.project: nn.Module = nn.Linear(channels, config.dim, bias=False)
         elif config.pool == "mean-max-measures":
+            if config.n_samples % (STRIP_SECONDS * RHYTHM_FS_HZ):
+                raise ValueError(
+                    f"pool mean-max-measures takes strips of {STRIP_SECONDS} s at a multiple of {RHYTHM_FS_HZ} Hz, not "
+                    f"{config.n_samples} samples"
+                )
             self.fs_hz = config.n_samples // STRIP_SECONDS
             self.amplitude = nn.Sequential(nn.BatchNorm1d(AMPLITUDES), nn.Linear(AMPLITUDES, 64), nn.GELU())
             self.project = nn.Sequential(nn.Dropout(0.25), nn.Linear(2 * channels + 64, config.dim))

@@ -113,6 +113,12 @@ def test_rhythm_features_tell_regular_from_irregular_at_any_rate_and_size() -> N
     assert not rhythm_features(torch.zeros(1, 12, 1000), 100).any()
 
 
+def test_a_rate_that_rhythm_cannot_be_measured_at_is_refused() -> None:
+    entry = ECG_PRESETS["small"]
+    with pytest.raises(ValueError, match="a multiple of 50 Hz, not 1280 samples"):
+        EcgEncoder(FGCLEPConfig(ecg=entry["ecg"], pool=entry["pool"], n_samples=1280, text=TINY_TEXT))
+
+
 def test_memory_draws_texts_to_the_findings_they_resemble() -> None:
     """Near one finding a text comes nearer; between two it favours neither; unlike all of them it stays."""
     memory = FindingMemory(3, 4, sharpness=16.0, pull=3.0, threshold=0.5)
