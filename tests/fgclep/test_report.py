@@ -251,6 +251,9 @@ def test_linear_probe_tables_tell_both_choices_apart() -> None:
     paper = next(row for row in table.rows if str(row.cells[0].value).startswith("FG-CLEP v1"))
     assert [cell.value for cell in paper.cells[2:]] == [68.91, 85.42]
     assert "same draw over the records at hand" in table.rows[0].cells[0].notes[0]
+    assert not any("learned with the labels" in note for row in table.rows for note in row.cells[0].notes)
+    supervised = linear_probe_tables([plain(replace(result, in_domain=True))])[0]
+    assert all("learned with the labels" in row.cells[0].notes[-1] for row in supervised.rows if not row.published)
     same = replace(result, split="val")
     assert "optimistic" in linear_probe_tables([plain(same)])[0].rows[0].cells[1].notes[0]
 
