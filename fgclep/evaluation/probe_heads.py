@@ -13,7 +13,7 @@ LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-4
 """The published head: Adam with these, binary cross-entropy."""
 
-NEIGHBOURS = (1, 5, 10, 20, 50, 100)
+NEIGHBOURS = (1, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Numbers of neighbours that validation chooses from."""
 
 PUBLISHED_SEED = 42

@@ -44,12 +44,20 @@ _CODES_OF_OWN = {"PRC": ("PRC",)}  # a finding may count more codes than the ben
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Text retrieval on one task; `prevalence` is what chance gives for mAP and P@10."""
+    """Text retrieval on one task.
+
+    Attributes:
+        records: that have at least one class of the task.
+        auc, mean_average_precision, precision_at_10: each class asked for by its plain name.
+        best_precision_at_10: of a perfect ranking; below 1 where classes have fewer than ten records.
+        prevalence: what chance gives for mAP and P@10.
+    """
 
     records: int
     auc: MacroScore
     mean_average_precision: MacroScore
     precision_at_10: MacroScore
+    best_precision_at_10: float
     prevalence: float
 
 
@@ -106,6 +114,7 @@ def evaluate_task(
         auc=macro_auc(labels, scores, names),
         mean_average_precision=macro_average_precision(labels, scores, names),
         precision_at_10=macro_precision_at(labels, scores, names, 10),
+        best_precision_at_10=macro_precision_at(labels, labels.astype(np.float32), names, 10).mean,
         prevalence=float(labels[:, defined].mean()) if defined.any() else float("nan"),
     )
 

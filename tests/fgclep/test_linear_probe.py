@@ -93,7 +93,7 @@ def test_a_feature_that_is_constant_in_training_cannot_spoil_the_score() -> None
 def test_neighbours_vote_as_in_scikit_learn() -> None:
     train, val, test = problem(120, 0), problem(90, 1), problem(700, 2)
     probe = fit_neighbours(train, val, test)
-    assert probe.versions == NEIGHBOURS
+    assert probe.versions == tuple(k for k in NEIGHBOURS if k <= 120)
     expected: dict[int, dict[str, np.ndarray]] = {}
     for k in probe.versions:
         voter = KNeighborsClassifier(k, metric="cosine", weights=lambda d: np.maximum(1 - d, 1e-6), algorithm="brute")

@@ -38,8 +38,14 @@ def test_a_task_counts_its_own_records_and_defined_classes() -> None:
     assert result.records == N_FIBRILLATION + N_SINUS
     assert result.auc.by_class == {"SR": 1.0, "AFIB": 1.0}
     assert result.mean_average_precision.mean == pytest.approx(1)
-    assert result.precision_at_10.mean == 1
+    assert result.precision_at_10.mean == result.best_precision_at_10 == 1
     assert result.prevalence == pytest.approx((N_FIBRILLATION + N_SINUS) / (2 * (N_FIBRILLATION + N_SINUS)))
+
+
+def test_rare_classes_limit_the_precision_of_a_perfect_ranking() -> None:
+    rare = [*INFOS[:3], *INFOS[N_FIBRILLATION:]]
+    result = evaluate_task(rare, np.concatenate([ECG[:3], ECG[N_FIBRILLATION:]]), encode, "rhythm")
+    assert result.precision_at_10.mean == result.best_precision_at_10 == pytest.approx((0.3 + 1) / 2)
 
 
 def test_wordings_are_scored_one_by_one() -> None:
