@@ -21,14 +21,18 @@ Kernel = Callable[[NDArray[Any], Similarities], None]
 
 
 def packed_kernel(queries: NDArray[np.float16] | NDArray[np.int8], factors: NDArray[np.float32]) -> Kernel:
-    """Lay queries (Q, D) of the rows' own type out for numkong; their products are multiplied by `factors` (Q,)."""
+    """Multiply rows with queries (Q, D) of their own type by numkong, and the products by `factors` (Q,)."""
     import numkong
 
-    packed = numkong.dots_pack(queries)
+    # Laid out for the processor's tiles once; bytes are multiplied with a single query a tenth faster as they are.
+    packed = None if len(queries) == 1 else numkong.dots_pack(queries)
 
     def kernel(rows: NDArray[Any], out: Similarities) -> None:
-        products = np.asarray(numkong.dots_packed(rows, packed))
-        np.multiply(products, factors, out=out, dtype=np.float32, casting="same_kind")
+        if packed is None:
+            products = numkong.cdist(rows, queries, "dot", out_dtype="float32")
+        else:
+            products = numkong.dots_packed(rows, packed)
+        np.multiply(np.asarray(products), factors, out=out, dtype=np.float32, casting="same_kind")
 
     return kernel
 
