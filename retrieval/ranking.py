@@ -42,7 +42,7 @@ class Ranking:
         width = min(k, len(self._products))
         if width == 0:
             return np.empty(0, np.float32), np.empty(0, np.int64)
-        near = np.flatnonzero(self._products >= lower_edge(self._products[None], width)[0] - 2 * self._error)
+        near = np.flatnonzero(self._products >= lower_edge(self._products[:, None], width)[0] - 2 * self._error)
         rows = near if self._allowed is None else self._allowed[near]
         return self._ranker.best(self._query, rows, self._products[near], width, self._error)
 

@@ -29,9 +29,14 @@ class Codes:
     values: NDArray[np.int8]
     scales: NDArray[np.float32]
 
-    def bound(self, query: NDArray[np.float32]) -> float:
-        """Bound the difference between a row's product with `query` (D,) and its codes' product, rounding apart."""
-        return float(np.abs(query * self.scales).sum(dtype=np.float64)) / 2
+    def bounds(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Bound the difference between a row's products with `queries` (Q, D) and its codes' products, rounding apart.
+
+        Returns:
+            float64, shape (Q,).
+        """
+        steps: NDArray[np.float64] = np.abs(queries * self.scales).sum(axis=1, dtype=np.float64)
+        return steps / 2
 
 
 def write_codes(vectors: Vectors, codes: Path, scales: Path) -> None:

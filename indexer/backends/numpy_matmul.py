@@ -73,31 +73,31 @@ class NumpyMatmul:
         def work(start: int, stop: int) -> list[Near]:
             return list(self._near(prepared, width, start, stop, allowed, mask))
 
-        with one_thread_each() if len(prepared.values) > 1 else nullcontext():
+        with one_thread_each() if prepared.blas else nullcontext():
             stretches = in_threads(work, total)
         whose, rows, products = zip(*(part for stretch in stretches for part in stretch), strict=True)
         joined = np.concatenate(whose), np.concatenate(rows), np.concatenate(products)
-        return _by_query(*joined, len(prepared.values))
+        return _by_query(*joined, len(prepared.errors))
 
     def _near(
         self, prepared: Prepared, width: int, start: int, stop: int, allowed: Rows | None, mask: Mask | None
     ) -> Iterator[Near]:
         """Look through a stretch of the rows; give what is near the best `width` of each query so far."""
-        queries = len(prepared.values)
+        queries = len(prepared.errors)
         edges = np.full(queries, -np.inf, np.float32)  # each query's `width`-th best product is no lower
         step = max(_SELECTED_AT_ONCE // queries, 4 * width)
-        buffer = np.empty((queries, min(step, stop - start)), np.float32)
+        buffer = np.empty((min(step, stop - start), queries), np.float32)
         for first in range(start, stop, step):
             last = min(first + step, stop)
-            products = buffer[:, : last - first]
+            products = buffer[: last - first]
             self._scan.multiply(prepared, first, last, products, among=allowed)
             if mask is not None:
-                products[:, ~mask[first:last]] = -np.inf
+                products[~mask[first:last]] = -np.inf
             edges = np.maximum(edges, lower_edge(products, width))
-            near = products >= np.maximum(edges - 2 * prepared.errors, _LOWEST)[:, None]
-            whose, places = np.divmod(np.flatnonzero(near), last - first)  # `nonzero` of two axes takes far longer
+            near = products >= np.maximum(edges - 2 * prepared.errors, _LOWEST)
+            places, whose = np.divmod(np.flatnonzero(near), queries)  # `nonzero` of two axes takes far longer
             rows = places + first
-            yield whose, rows if allowed is None else allowed[rows], products[whose, places]
+            yield whose, rows if allowed is None else allowed[rows], products[places, whose]
 
 
 def _by_query(

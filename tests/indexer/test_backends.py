@@ -15,7 +15,8 @@ from indexer.backends import Backend, NumpyMatmul, self_test
 from indexer.backends.base import brute_force
 from indexer.backends.faiss_gpu import FaissGpu
 from indexer.backends.int8_codes import Codes, write_codes
-from indexer.backends.scan import Scan, in_threads, lower_edge, precise_kernel
+from indexer.backends.kernels import packs
+from indexer.backends.scan import Scan, in_threads, lower_edge
 from indexer.backends.torch_matmul import TorchMatmul
 
 faiss_flat = pytest.importorskip("indexer.backends.faiss_flat", reason="faiss is not installed")
@@ -34,9 +35,9 @@ def coded(vectors: np.ndarray, folder: Path) -> NumpyMatmul:
     return NumpyMatmul(vectors, codes)
 
 
-def without_simsimd(make: Callable[..., NumpyMatmul], *arguments: object) -> NumpyMatmul:
-    """Make a backend as where the optional package is missing."""
-    with patch("indexer.backends.scan.precise_kernel", lambda dtype: None):
+def without_numkong(make: Callable[..., NumpyMatmul], *arguments: object) -> NumpyMatmul:
+    """Make a backend as where numkong is missing or not precise."""
+    with patch("indexer.backends.scan.packs", lambda dtype: False):
         return make(*arguments)
 
 
@@ -67,9 +68,9 @@ def backends(vectors: np.ndarray, folder: Path) -> list[Backend]:
         gpu = FaissGpu(vectors)
     return [
         NumpyMatmul(vectors),
-        without_simsimd(NumpyMatmul, vectors),
+        without_numkong(NumpyMatmul, vectors),
         coded(vectors, folder),
-        without_simsimd(coded, vectors, folder),
+        without_numkong(coded, vectors, folder),
         faiss_flat.FaissFlat(path, vectors),
         TorchMatmul(vectors, "cpu"),
         gpu,
@@ -209,7 +210,7 @@ def test_rows_for_several_threads_are_all_searched(dtype: str, share: float | No
     mask = None if share is None else rng.random(rows) < share
     queries = vectors[[0, 16_383, 16_384, 34_999, 35_000, 69_999]].astype(np.float32)
     expected = brute_force(vectors, queries, 40, mask)
-    plain = without_simsimd(coded, vectors, tmp_path), without_simsimd(NumpyMatmul, vectors)
+    plain = without_numkong(coded, vectors, tmp_path), without_numkong(NumpyMatmul, vectors)
     for backend in (NumpyMatmul(vectors), coded(vectors, tmp_path), *plain):
         for found in (backend.search(queries, 40, mask), [backend.search(query[None], 40, mask) for query in queries]):
             alone = isinstance(found, list)
@@ -217,23 +218,59 @@ def test_rows_for_several_threads_are_all_searched(dtype: str, share: float | No
             np.testing.assert_array_equal(np.concatenate([f[0] for f in found]) if alone else found[0], expected[0])
 
 
-@given(seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from(["float32", "float16"]), scale=st.floats(0.01, 100))
-@settings(max_examples=60, deadline=None)
-def test_a_product_with_codes_is_as_near_as_promised(seed: int, dtype: str, scale: float, tmp_path_factory) -> None:
+@pytest.mark.parametrize("make", [NumpyMatmul, coded])
+@pytest.mark.parametrize("numkong", [True, False])
+@pytest.mark.parametrize("share", [None, 0.01, 0.7])
+def test_batches_of_queries_of_any_length(
+    make: Callable[..., NumpyMatmul], numkong: bool, share: float | None, tmp_path: Path
+) -> None:
+    """More queries than share a pass, among many equal rows, with a factor for each: tiny, huge and zero ones."""
+    rng = np.random.default_rng(6)
+    vectors = unit_rows(rng, 5000, 67, "float16", 4000)
+    mask = None if share is None else rng.random(5000) < share
+    queries = np.concatenate([vectors[:20].astype(np.float32), rng.standard_normal((50, 67), np.float32)])
+    queries *= np.float32(10) ** rng.integers(-9, 10, (70, 1))
+    queries[33] = 0
+    arguments = (vectors,) if make is NumpyMatmul else (vectors, tmp_path)
+    backend = make(*arguments) if numkong else without_numkong(make, *arguments)
+    expected = brute_force(vectors, queries, 25, mask)
+    found = backend.search(queries, 25, mask)
+    np.testing.assert_array_equal(found[1], expected[1])
+    np.testing.assert_array_equal(found[0], expected[0])
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dtype=st.sampled_from(["float32", "float16"]),
+    codes=st.booleans(),
+    numkong=st.booleans(),
+    number=st.sampled_from([1, 5, 40]),
+)
+@settings(max_examples=150, deadline=None)
+def test_products_are_as_near_as_promised(
+    seed: int, dtype: str, codes: bool, numkong: bool, number: int, tmp_path_factory
+) -> None:
     rng = np.random.default_rng(seed)
     vectors = unit_rows(rng, 50, 12, dtype, 0)
     vectors[:, 3] = 0  # a dimension that says nothing
-    folder = tmp_path_factory.mktemp("codes")
-    write_codes(vectors, folder / "codes.npy", folder / "scales.npy")
-    codes = Codes(np.load(folder / "codes.npy"), np.load(folder / "scales.npy"))
-    assert codes.values.dtype == np.int8 and codes.values.min() >= -127
-    query = (scale * rng.standard_normal(12)).astype(np.float32)
-    exact = vectors.astype(np.float64) @ query.astype(np.float64)
-    scan = Scan(codes)
-    alone = scan.prepare(query[None])
-    assert np.abs(scan.all_products(alone) - exact).max() <= alone.errors[0]
-    # The bound is of use: near what rounding rows and query to 1 of 127 steps can do at worst.
-    assert alone.errors[0] < np.abs(query * codes.scales).sum() + 0.02 * np.linalg.norm(query)
+    queries = (10 ** rng.uniform(-2, 2, (number, 1)) * rng.standard_normal((number, 12))).astype(np.float32)
+    lengths = np.linalg.norm(queries, axis=1)
+    useful = 0.001 * lengths
+    matrix = vectors
+    if codes:
+        folder = tmp_path_factory.mktemp("codes")
+        write_codes(vectors, folder / "codes.npy", folder / "scales.npy")
+        matrix = Codes(np.load(folder / "codes.npy"), np.load(folder / "scales.npy"))
+        assert matrix.values.dtype == np.int8 and matrix.values.min() >= -127
+        useful = np.abs(queries * matrix.scales).sum(axis=1) + 0.02 * lengths  # 1 of 127 steps in rows and queries
+    with patch("indexer.backends.scan.packs", packs if numkong else lambda dtype: False):
+        scan = Scan(matrix)
+    prepared = scan.prepare(queries)
+    products = np.empty((50, number), np.float32)
+    scan.multiply(prepared, 0, 50, products)
+    assert prepared.errors.dtype == np.float32
+    assert (np.abs(products - vectors.astype(np.float64) @ queries.T.astype(np.float64)) <= prepared.errors).all()
+    assert (prepared.errors < useful).all()
 
 
 @given(
@@ -241,13 +278,13 @@ def test_a_product_with_codes_is_as_near_as_promised(seed: int, dtype: str, scal
 )
 @settings(max_examples=100, deadline=None)
 def test_the_lower_edge_is_below_the_kth_best_and_not_idle(seed: int, rows: int, k: int, levels: int) -> None:
-    products = np.random.default_rng(seed).integers(0, levels, (3, rows)).astype(np.float32)
+    products = np.random.default_rng(seed).integers(0, levels, (3, rows)).astype(np.float32).T
     edge = lower_edge(products, k)
     if rows < k:
         assert np.isneginf(edge).all()
         return
-    kth = np.sort(products, axis=1)[:, -k]
-    assert (edge <= kth).all() and (edge >= products.min(axis=1)).all()
+    kth = np.sort(products, axis=0)[-k]
+    assert (edge <= kth).all() and (edge >= products.min(axis=0)).all()
     if k == rows or rows < 2 * k:
         assert (edge == kth).all()
 
@@ -302,13 +339,20 @@ def test_without_a_gpu_the_gpu_backends_say_what_is_missing() -> None:
         FaissGpu(vectors)
 
 
-def test_an_imprecise_kernel_is_not_used() -> None:
-    """On some processors simsimd adds halves up as halves: it may be used only where its sums are those of float32."""
-    simsimd = pytest.importorskip("simsimd", reason="simsimd is not installed")
-    assert precise_kernel.__wrapped__("float16") is not None
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_an_imprecise_kernel_is_not_used(dtype: str) -> None:
+    """numkong may be used only where its sums are those of float32, and its sums of bytes do not overflow."""
+    assert packs.__wrapped__(dtype)
 
-    def sloppy(rows: np.ndarray, query: np.ndarray, metric: str, out_dtype: str) -> np.ndarray:
-        return (rows.astype(np.float64) @ query[0].astype(np.float64) * (1 + 2**-11))[:, None]
+    def sloppy(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        if dtype == "float16":
+            return rows.astype(np.float32) @ queries.T.astype(np.float32) * np.float32(1 + 2**-11)
+        return rows.astype(np.int16) @ queries.T.astype(np.int16)
 
-    with patch.object(simsimd, "cdist", sloppy):
-        assert precise_kernel.__wrapped__("float16") is None
+    with patch.multiple("numkong", dots_pack=lambda queries: queries, dots_packed=sloppy):
+        assert not packs.__wrapped__(dtype)
+
+
+def test_without_numkong_rows_are_widened() -> None:
+    with patch.dict("sys.modules", numkong=None):
+        assert not packs.__wrapped__("float16")

@@ -195,7 +195,7 @@ def test_an_index_with_bytes_is_searched_by_them_and_answers_exactly(version: Pa
         assert index.codes is not None and index.vectors.dtype == np.float16
         queries = np.asarray(index.vectors[:5], np.float32)
         expected = brute_force(index.vectors, queries, 7)
-        with patch.object(Codes, "bound", return_value=0.0) as asked:
+        with patch.object(Codes, "bounds", return_value=0.0) as asked:
             index.backend.search(queries, 7)
         assert asked.called
         assert np.array_equal(index.backend.search(queries, 7)[1], expected[1])
