@@ -81,7 +81,7 @@ class Dataset(ABC):
         Raises:
             RecordReject: naming why the record cannot be used.
         """
-        return clean(read_wfdb(self.root / info.path, info.record_id), info)
+        return clean(read_wfdb(f"{self.root}/{info.path}", info.record_id), info)
 
     def stamp(self, info: RecordInfo) -> list[tuple[int, int]]:
         """Return sizes and times of change of a record's files: as long as they stay, the record is taken as unchanged.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fgclep.leads import LEADS
 from fgclep.record import RecordInfo, RecordReject
-from fgclep.signal import clean, fill_missing, resample, to_contract
+from fgclep.signal import clean, einthoven_holds, fill_missing, resample, to_contract
 from fgclep.wfdb_io import RawEcg, read_wfdb
 
 INFO = RecordInfo("set:7", "set", "s", "7", "7")
@@ -99,6 +99,32 @@ def test_rounding_and_constant_offsets_are_no_contradiction(unit_mv):
     waveform = make_ecg(unit_mv=unit_mv) * np.float32(0.2)  # a very small ECG
     waveform = np.round(waveform / unit_mv).astype(np.float32) * np.float32(unit_mv)
     waveform += np.linspace(-1, 1, 12, dtype=np.float32)[:, None]
+    assert clean(raw(waveform), INFO).flags == ()
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    error_mv=st.floats(0, 0.1),
+    wrong=st.integers(0, 5),
+    units_per_mv=st.sampled_from([1, 200, 1000]),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_identities_are_judged_as_in_float64(seed, error_mv, wrong, units_per_mv):
+    rng = np.random.default_rng(seed)
+    limb = make_ecg(seed % 97, 700)[:6] * rng.uniform(0.05, 2) + rng.uniform(-1, 1, (6, 1))
+    limb[wrong] += rng.normal(0, error_mv, 700)
+    stored = np.round(limb * units_per_mv).astype(np.int16) if units_per_mv > 1 else limb.astype(np.float32)
+    i, ii, iii, avr, avl, avf = stored.astype(np.float64) / units_per_mv
+    failures = [(x - x.mean()).std() for x in (ii - i - iii, avr + (i + ii) / 2, avl - i + ii / 2, avf - ii + i / 2)]
+    limit = 0.01 + 0.05 * np.sqrt(np.mean([lead.var() for lead in (i, ii, iii, avr, avl, avf)]))
+    assume(abs(max(failures) - limit) > 1e-5)
+    assert einthoven_holds(stored, units_per_mv) == (max(failures) < limit)
+
+
+def test_a_lead_that_moves_only_between_the_samples_looked_at_first_is_not_flat():
+    waveform = make_ecg()
+    waveform[9] = 0.25
+    waveform[9, 500] = 0.5
     assert clean(raw(waveform), INFO).flags == ()
 
 
