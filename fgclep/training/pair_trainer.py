@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 LAST, BEST = "last.pt", "best.pt"
 _BATCHES_AHEAD = 4
+_TEXTS_TOGETHER = 32
 _READERS = 2
 
 
@@ -63,8 +64,18 @@ class PairLearner(nn.Module):
             ECG and text vectors, unit-norm, shape (k, dim); t' and b.
         """
         model = self.model
-        texts = model.project_text(model.text_features(input_ids=input_ids, attention_mask=attention_mask))
+        texts = model.project_text(self._text_features(input_ids, attention_mask))
         return model.ecg_encoder(waveforms), texts[which], model.log_scale, model.bias
+
+    def _text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return text-tower features (texts, hidden); texts of like length go together, so that little is padding."""
+        order = torch.argsort(attention_mask.sum(dim=1))
+        parts = []
+        for rows in order.split(_TEXTS_TOGETHER):
+            mask = attention_mask[rows]
+            filled = mask.any(dim=0)
+            parts.append(self.model.text_features(input_ids=input_ids[rows][:, filled], attention_mask=mask[:, filled]))
+        return torch.cat(parts)[torch.argsort(order)]
 
 
 @dataclass

@@ -173,6 +173,16 @@ def test_the_first_loss_is_the_plain_loss_of_the_batch(
             torch.testing.assert_close(weight.grad, gradients[name], rtol=1e-3, atol=1e-6)
 
 
+def test_texts_of_like_length_go_together_and_come_back_in_order(smooth_bundle: Path) -> None:
+    model = load_model(smooth_bundle)
+    texts = [" ".join(["sinus", "rhythm"] * (1 + 7 * number % 23)) for number in range(80)]
+    tokens = model.tokenize(texts)
+    which = torch.arange(79, -1, -1)
+    _, vectors, _, _ = pair_trainer.PairLearner(model)(torch.zeros(80, 12, 1000), **tokens, which=which)
+    expected = model.project_text(model.text_features(**tokens))[which]
+    torch.testing.assert_close(vectors, expected, atol=1e-6, rtol=1e-5)
+
+
 def test_pairs_hold_each_text_once_and_batches_encode_it_once(tree: Path) -> None:
     pairs = small_pairs(tree)
     assert len(pairs) == 39  # one has no report
