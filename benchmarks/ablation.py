@@ -20,7 +20,7 @@ from pathlib import Path
 
 TASKS = ("super", "sub", "form", "rhythm", "all")
 TOWERS = ("tower=small", "text_tower=minilm", "text_pool=mean")
-RECIPE = ("batch_size=128", "learning_rate=5e-4", "frozen_text_blocks=4", "clip_norm=1.0", "checkpoint_steps=1000")
+RECIPE = ("batch_size=128", "learning_rate=5e-4", "frozen_text_blocks=4", "clip_norm=1.0", "checkpoint_steps=25")
 FINE = ("learning_rate=2e-4",)  # of step 3, beside RECIPE
 MEAN = ("similarity_weight=0.5", "similarity_reduction=mean")
 CHOSEN = (*MEAN, "pair_labels=equal-text")  # what step 3 goes on from

@@ -21,8 +21,8 @@ Dual encoder for finding 12-lead ECGs by text. For education and research, not f
 
 - **ECG tower**: {ecg_arch}, {ecg_parameters:.1f} M parameters, input 12 x {n_samples} at {fs_hz} Hz.
 - **Text tower**: {origin}, {text_parameters:.1f} M parameters.
-- **Trained on**: {pairs:,} pairs of ECG and report of {data}, {texts:,} distinct texts; {synthetic:,} of the pairs may
-  be synthetic. {enriched}{loss}; at most {epochs} epochs of batches of
+- **Trained on**: {pairs:,} pairs of ECG and report of {data}, {texts:,} distinct texts{synthetic}.
+  {enriched}{loss}; at most {epochs} epochs of batches of
   {batch_size}.
 - **Epoch chosen on** {records:,} held-out records: {chosen}.
 - Made with fgclep {version}; weights stored in float16.
@@ -82,7 +82,7 @@ def pair_card(
         n_samples=model.config.n_samples,
         fs_hz=processor.fs_hz,
         text_parameters=sum(p.numel() for p in model.text_tower.parameters()) / 1e6,
-        synthetic=settings.synthetic_records,
+        synthetic=f"; up to {settings.synthetic_records:,} synthetic" if settings.synthetic_records else "",
         loss=_loss(settings),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
