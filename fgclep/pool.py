@@ -18,6 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _ITEMS_PER_WORKER = 2
+_THREADS = "OMP_NUM_THREADS"  # torch, OpenBLAS and MKL read it when they are loaded
 
 
 def map_in_order(
@@ -45,7 +46,7 @@ def map_in_order(
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
-            with _interrupts_held_back():  # submitting may start a worker
+            with _inherited_by_workers():  # submitting may start one
                 waiting.append((item, pool.submit(_work_in_worker, item)))
             if len(waiting) > _ITEMS_PER_WORKER * workers:
                 yield _first(waiting)
@@ -66,12 +67,20 @@ def _first(waiting: deque[tuple[Item, Future[Result]]]) -> tuple[Item, Result]:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Let a process that is started meanwhile inherit deaf ears: Ctrl-C would kill it before it could ignore it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _inherited_by_workers() -> Iterator[None]:
+    """Let a process that is started meanwhile inherit deaf ears, since Ctrl-C would kill it before it could ignore it.
+
+    And one thread for linear algebra: with one worker per core, more would wait for each other, spinning.
+    """
+    before, threads = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}), os.environ.get(_THREADS)
+    os.environ[_THREADS] = "1"
     try:
         yield
     finally:
+        if threads is None:
+            del os.environ[_THREADS]
+        else:
+            os.environ[_THREADS] = threads
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
