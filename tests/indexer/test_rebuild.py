@@ -1,6 +1,7 @@
 """A rebuild gives the vectors that a build with the new model would give, keeps the store, and changes no pointer."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -88,16 +89,18 @@ def test_data_that_is_gone_is_named_with_the_way_out(base: Path, tmp_path: Path)
     assert "fgclep index relocate NEW-PATH --name demo" in refused.value.hint
 
 
-def test_a_model_for_other_files_needs_a_build(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with reads_fakes(size=90):
-        from indexer import rebuild
+def test_a_model_for_other_files_needs_a_build(base: Path, tmp_path: Path) -> None:
+    from indexer import rebuild
 
-        def open_500(root: Path, fs_hz: float) -> FakeDataset:
-            dataset = FakeDataset(root)
-            dataset.fs_hz = 500
-            return dataset
+    def open_500(root: Path, fs_hz: float) -> FakeDataset:
+        dataset = FakeDataset(root)
+        dataset.fs_hz = 500
+        return dataset
 
-        monkeypatch.setattr(rebuild, "open_for_rate", open_500)
-        with pytest.raises(CompatibilityError, match="wants those at 500 Hz") as refused:
-            fake_rebuild(tmp_path)
+    with (
+        reads_fakes(size=90),
+        patch.object(rebuild, "open_for_rate", open_500),
+        pytest.raises(CompatibilityError, match="wants those at 500 Hz") as refused,
+    ):
+        fake_rebuild(tmp_path)
     assert "fgclep index build" in refused.value.hint
