@@ -18,7 +18,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _ITEMS_PER_WORKER = 2
-_THREADS = "OMP_NUM_THREADS"  # torch, OpenBLAS and MKL read it when they are loaded
 
 
 def map_in_order(
@@ -46,7 +45,7 @@ def map_in_order(
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
-            with _inherited_by_workers():  # submitting may start one
+            with _interrupts_held_back():  # submitting may start a worker
                 waiting.append((item, pool.submit(_work_in_worker, item)))
             if len(waiting) > _ITEMS_PER_WORKER * workers:
                 yield _first(waiting)
@@ -67,20 +66,12 @@ def _first(waiting: deque[tuple[Item, Future[Result]]]) -> tuple[Item, Result]:
 
 
 @contextmanager
-def _inherited_by_workers() -> Iterator[None]:
-    """Let a process that is started meanwhile inherit deaf ears, since Ctrl-C would kill it before it could ignore it.
-
-    And one thread for linear algebra: with one worker per core, more would wait for each other, spinning.
-    """
-    before, threads = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}), os.environ.get(_THREADS)
-    os.environ[_THREADS] = "1"
+def _interrupts_held_back() -> Iterator[None]:
+    """Let a process that is started meanwhile inherit deaf ears: Ctrl-C would kill it before it could ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        if threads is None:
-            del os.environ[_THREADS]
-        else:
-            os.environ[_THREADS] = threads
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -18,14 +18,6 @@ def square(number: int) -> int:
     return number * number
 
 
-def threads_of_linear_algebra(_: int) -> list[int]:
-    import numpy as np
-    from threadpoolctl import threadpool_info
-
-    np.ones((500, 500)) @ np.ones((500, 500))
-    return [library["num_threads"] for library in threadpool_info()]
-
-
 def die_of_seven(number: int) -> int:
     if number == 7:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -35,17 +27,6 @@ def die_of_seven(number: int) -> int:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_results_come_in_order(workers: int) -> None:
     assert list(map_in_order(square, range(50), workers)) == [(n, n * n) for n in range(50)]
-
-
-@pytest.mark.parametrize("told", [None, "3"])
-def test_workers_calculate_in_one_thread_each(told: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if told is None:
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    else:
-        monkeypatch.setenv("OMP_NUM_THREADS", told)
-    for _, threads in map_in_order(threads_of_linear_algebra, range(4), 2):
-        assert threads and set(threads) == {1}
-    assert os.environ.get("OMP_NUM_THREADS") == told
 
 
 def test_items_are_not_taken_far_ahead() -> None:
