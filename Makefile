@@ -1,5 +1,5 @@
 # make demo: install and search the built-in demo.   make test: the whole suite.   make lint: ruff and mypy.
-# make bench: speed on this machine, half an hour and 12 GB in build/; reading on yours: make bench DATA=PATH
+# make bench: speed on this machine, half an hour and 18 GB in build/; reading on yours: make bench DATA=PATH
 # Any Python from 3.11 on will do: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -23,7 +23,8 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-test $(DATA)
 	$(BIN)/python benchmarks/read_records.py $(DATA)
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/throughput.py --memory 2000 50000
+	$(BIN)/python benchmarks/throughput.py --preset resnet1d-50 --records 600 --memory
 	$(BIN)/python benchmarks/search_backends.py
 	$(BIN)/python benchmarks/scale.py --home build/bench-home
 	FGCLEP_HOME=build/bench-home $(BIN)/python benchmarks/cold_start.py --index scale

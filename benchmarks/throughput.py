@@ -1,13 +1,14 @@
 """How fast an index is built, stage by stage, against what this machine could do at most.
 
-    python benchmarks/throughput.py [--folder build/bench] [--records 4000] [--memory 1000 4000] [--model NAME|PATH]
-                                    [--workers N] [--exact]
+    python benchmarks/throughput.py [--folder build/bench] [--records 4000] [--memory 1000 4000] [--workers N] [--exact]
+                                    [--model NAME|PATH | --preset NAME]
 
 Makes a tree in MIMIC-IV-ECG's layout in FOLDER (see mimic_tree.py; kept for the next run) and builds an index of it in
-a scratch folder. A stage's rate is that of all worker processes together, each timing its own work on the same records;
-the floor is the time that a raw copy of the same bytes takes, or the same number of arithmetic operations in a large
-matrix product of the same type on one core, measured in the same run. The pipeline's rate is taken from the first
-finished batch to the last, the whole build's from start to end, starting the processes included.
+a scratch folder; with --preset by an untrained ECG tower of that kind, such as the paper's `resnet1d-50`. A stage's
+rate is that of all worker processes together, each timing its own work on the same records; the floor is the time that
+a raw copy of the same bytes takes, or the same number of arithmetic operations in a large matrix product of the same
+type on one core, measured in the same run. The pipeline's rate is taken from the first finished batch to the last, the
+whole build's from start to end, starting the processes included.
 """
 
 import argparse
@@ -31,8 +32,11 @@ import torch
 from mimic_tree import make_tree
 from torch.utils.flop_counter import FlopCounterMode
 
+from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
+from fgclep.models.dual_encoder import FGCLEPModel
 from fgclep.pool import map_in_order
-from fgclep.pretrained import load_model, resolve_model
+from fgclep.preprocessing import EcgProcessor
+from fgclep.pretrained import load_calibration, load_model, resolve_model, save_bundle
 from fgclep.record import EcgRecord
 from fgclep.signal import StoredEcg
 from indexer.build import open_for_model, plan_build, run_build
@@ -150,11 +154,14 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=4000)
     parser.add_argument("--memory", type=int, nargs="*", default=[1000, 4000])
     parser.add_argument("--model")
+    parser.add_argument("--preset", choices=list(ECG_PRESETS))
     parser.add_argument("--workers", type=int, default=choose_workers("cpu"))
     parser.add_argument("--exact", action="store_true", help="float32 even where bfloat16 is faster")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     data = find_tree(arguments.folder, max(arguments.records, *arguments.memory, 0))
+    if arguments.preset is not None:
+        arguments.model = str(untrained(arguments.preset, arguments.folder))
     embedder = load_embedder(arguments.model, exact=arguments.exact)
     dataset = open_for_model(data, embedder)
     infos = list(islice(dataset.iter_infos(), arguments.records))
@@ -189,6 +196,25 @@ def find_tree(folder: Path, records: int) -> Path:
         unfinished.rename(tree)
         print(f"made {size:,} records in {time.perf_counter() - started:.0f} s: {tree}")
     return tree
+
+
+def untrained(preset: str, folder: Path) -> Path:
+    """Write a bundle with a fresh ECG tower of a preset and the shipped text tower into the folder."""
+    shipped = resolve_model(None)
+    known, chosen = load_model(shipped), ECG_PRESETS[preset]
+    processor = EcgProcessor(**chosen["input"])
+    model = FGCLEPModel(
+        FGCLEPConfig(
+            ecg=chosen["ecg"],
+            pool=chosen["pool"],
+            n_samples=processor.n_samples,
+            text=known.config.text,
+            text_pool=known.config.text_pool,
+        )
+    )
+    bundle = folder / preset
+    save_bundle(bundle, model, known.tokenizer, processor, load_calibration(shipped), f"untrained {preset}\n")
+    return bundle
 
 
 def warm_cache(data: Path, paths: Sequence[str]) -> None:

@@ -123,6 +123,17 @@ def trainable_parameters(tower: "torch.nn.Module", frozen_blocks: int) -> "list[
     return trained
 
 
+def rest_frozen(tower: "torch.nn.Module") -> None:
+    """Take what is frozen out of training mode.
+
+    Dropout there could only blur what the trained blocks get, and its random numbers take longer than the blocks do.
+    """
+    for module in tower.modules():
+        weights = list(module.parameters())
+        if weights and not any(weight.requires_grad for weight in weights):
+            module.eval()
+
+
 def _wrap(backend: object, original: "PreTrainedTokenizerFast") -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from fgclep.errors import CompatibilityError, FgclepError, UsageError
 from fgclep.losses_distributed import global_clep_loss, global_soft_label_loss
 from fgclep.models.dual_encoder import FGCLEPModel
-from fgclep.models.text_towers import trainable_parameters
+from fgclep.models.text_towers import rest_frozen, trainable_parameters
 from fgclep.training.config import PairSettings
 from fgclep.training.pair_data import PairBatch, PairBatches, PairSet
 from fgclep.training.pair_validation import PairValidation, describe, goodness, validate_pairs
@@ -199,6 +199,7 @@ class PairTrainer:
         seeds = np.random.SeedSequence([self.settings.seed, step, self.accelerator.process_index])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         self.learner.train()
+        rest_frozen(self.model.text_tower)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.accelerator.device)
         try:

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from fgclep.errors import NotSetUpError
-from fgclep.models.text_towers import load_text_tower, prune_vocabulary, trainable_parameters
+from fgclep.models.text_towers import load_text_tower, prune_vocabulary, rest_frozen, trainable_parameters
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 LETTERS = [mark + letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789" for mark in ("", "##")]
@@ -86,3 +86,15 @@ def test_frozen_blocks_and_embeddings_do_not_train() -> None:
     assert len(trained) == len(named)
     assert len(trainable_parameters(tower, frozen_blocks=0)) == len(list(tower.parameters()))
     assert all(parameter.requires_grad for parameter in tower.parameters())
+
+
+def test_frozen_blocks_work_without_dropout_while_the_others_train() -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    tower = BertModel(BertConfig(vocab_size=30, hidden_dropout_prob=0.5, **sizes))
+    trainable_parameters(tower, frozen_blocks=2)
+    tower.train()
+    rest_frozen(tower)
+    tokens = torch.arange(10)[None]
+    with_dropout = (tower(tokens, output_hidden_states=True).hidden_states for _ in range(2))
+    same = [torch.equal(a, b) for a, b in zip(*with_dropout, strict=True)]
+    assert same == [True, True, True, False]  # the embeddings' and each block's output
