@@ -103,10 +103,10 @@ def read_wfdb(source: Path | str | tuple[bytes, bytes], record_id: str) -> RawEc
         stem = _without_suffix(source)
         header_bytes = _read_file(f"{stem}.hea", record_id)
     text = _decode(header_bytes, record_id)
-    lines = [line for line in text.splitlines() if line and not line.isspace()]
     comments = header_comments(text)
-    header = _parse_plain([line for line in lines if not line.lstrip().startswith("#")])
+    header = _parse_plain([line for line in map(str.strip, text.splitlines()) if line and line[0] != "#"])
     if header is None:
+        lines = [line for line in text.splitlines() if line and not line.isspace()]
         return _read_by_wfdb(source if isinstance(source, tuple) else Path(stem), lines, comments, record_id)
     if isinstance(source, tuple):
         data = source[1]
@@ -191,28 +191,39 @@ def _parse_plain(lines: list[str]) -> _PlainHeader | None:
         return None
     n_sig = int(record[1])
     specs = [line.split(None, 8) for line in lines[1:]]
-    if n_sig == 0 or len(specs) != n_sig or any(len(spec) != 9 for spec in specs):
+    if n_sig == 0 or len(specs) != n_sig or {*map(len, specs)} != {9}:
         return None
-    file_name, storage = specs[0][0], specs[0][1]
-    fmt = _FORMAT_16.fullmatch(storage)
-    if fmt is None or not _is_bare_name(file_name) or any(spec[:2] != [file_name, storage] for spec in specs):
+    files, storages, gains, _, adc_zeros, _, _, _, names = zip(*specs, strict=True)
+    fmt = _FORMAT_16.fullmatch(storages[0])
+    if fmt is None or not _is_bare_name(files[0]) or len({*files}) > 1 or len({*storages}) > 1:
         return None
-    scales = [_parse_gain(spec[2], spec[4]) for spec in specs]
+    scales = _parse_gains(gains, adc_zeros)
     try:
         fs_hz = float(record[2].partition("/")[0])
         n_samples = int(record[3]) if len(record) > 3 else 0
     except ValueError:
         return None
-    if n_samples < 0 or not 0 < fs_hz < float("inf") or None in scales:
+    if n_samples < 0 or not 0 < fs_hz < float("inf") or scales is None:
         return None
-    gains, baselines, units = zip(*(scale for scale in scales if scale is not None), strict=True)
-    names = tuple(spec[8].strip() for spec in specs)
-    return _PlainHeader(fs_hz, n_samples, file_name, int(fmt[1] or 0), gains, baselines, units, names)
+    return _PlainHeader(fs_hz, n_samples, files[0], int(fmt[1] or 0), *scales, names)
 
 
-@lru_cache(maxsize=1024)
+_Scales = tuple[tuple[float, ...], tuple[int, ...], tuple[str, ...]]
+
+
+@lru_cache(maxsize=1024)  # a data set has few kinds of headers
+def _parse_gains(gains: tuple[str, ...], adc_zeros: tuple[str, ...]) -> _Scales | None:
+    """Parse all signals' `200.0(0)/mV` into units per mV, baselines and units, or return None if one is not plain."""
+    scales = [_parse_gain(gain, adc_zero) for gain, adc_zero in zip(gains, adc_zeros, strict=True)]
+    plain = [scale for scale in scales if scale is not None]
+    if len(plain) < len(scales):
+        return None
+    factors, baselines, units = zip(*plain, strict=True)
+    return factors, baselines, units
+
+
 def _parse_gain(gain: str, adc_zero: str) -> tuple[float, int, str] | None:
-    """Parse `200.0(0)/mV` into units per mV, baseline and unit; a gain of 0 means unknown and is not plain."""
+    """Parse one signal's; a gain of 0 means unknown and is not plain."""
     match = _GAIN.fullmatch(gain)
     if match is None or float(match[1]) == 0:
         return None
