@@ -124,13 +124,17 @@ def point_to(directory: Path, version: str) -> None:
     current = _read_line(directory / CURRENT)
     if current is not None and current != version:
         before = [*(name for name in before if name != version), current]
-    _switch(directory, version, before)
+    # Killed in between, the history names the version that is still current; `versions_before` leaves that out.
+    _remember(directory, before)
+    replace_line(directory / CURRENT, version)
 
 
 def point_back(directory: Path, version: str) -> None:
     """Make one of `versions_before` the current one; what came after it is no longer a way back."""
     before = versions_before(directory)
-    _switch(directory, version, before[: before.index(version)])
+    # The other way round than in `point_to`: killed in between, the history still names the version gone back to.
+    replace_line(directory / CURRENT, version)
+    _remember(directory, before[: before.index(version)])
 
 
 def versions_before(directory: Path) -> list[str]:
@@ -143,10 +147,8 @@ def versions_before(directory: Path) -> list[str]:
     return [line for line in lines if line not in ("", current) and (directory / VERSIONS / line).is_dir()]
 
 
-def _switch(directory: Path, version: str, before: list[str]) -> None:
-    # The history is a convenience: killed in between, it names the current version too, which is then left out.
+def _remember(directory: Path, before: list[str]) -> None:
     replace_line(directory / HISTORY, "\n".join(before))
-    replace_line(directory / CURRENT, version)
 
 
 def _read_line(path: Path) -> str | None:

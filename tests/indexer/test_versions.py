@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from fgclep.errors import CorruptionError, FgclepError, NotSetUpError, UsageError
+from indexer import publish as publish_module
 from indexer.build import run_build
-from indexer.home import index_dir, resolve_index
+from indexer.home import index_dir, replace_line, resolve_index
 from indexer.lease import take_lease
 from indexer.manifest import MANIFEST
 from indexer.open import open_index
@@ -46,6 +47,28 @@ def test_back_is_what_was_current_before(versions: list[Path], directory: Path, 
         roll_back(directory)
     assert resolve_index("demo", tmp_path) == first
     assert list_versions(directory) == [first, second, third, fourth]
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_going_back_and_stopped_half_way_forgets_no_version(
+    written: int, versions: list[Path], directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before the first of its two writes, or between them."""
+    calls: list[Path] = []
+
+    def stop_late(path: Path, line: str) -> None:
+        if len(calls) == written:
+            raise KeyboardInterrupt
+        calls.append(path)
+        replace_line(path, line)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(publish_module, "replace_line", stop_late)
+        roll_back(directory)
+    left = versions[: versions.index(resolve_index("demo", tmp_path))]
+    assert len(left) == 2 - written
+    while left:
+        assert roll_back(directory) == left.pop()
 
 
 def test_any_version_can_be_chosen_and_left_again(versions: list[Path], directory: Path, tmp_path: Path) -> None:
