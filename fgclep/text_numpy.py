@@ -199,7 +199,8 @@ def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the shape of every text tensor that the configuration asks for, by name."""
     text = config["text"]
     hidden, inner = text["hidden_size"], text["intermediate_size"]
-    linear = {"text_head.0": (hidden, hidden), "text_head.2": (config["dim"], hidden)}
+    narrow = config.get("text_hidden") or hidden
+    linear = {"text_head.0": (narrow, hidden), "text_head.2": (config["dim"], narrow)}
     norms = ["text_tower.embeddings.LayerNorm"]
     for layer in range(text["num_hidden_layers"]):
         name = f"text_tower.encoder.layer.{layer}"

@@ -37,6 +37,7 @@ class FGCLEPConfig(PretrainedConfig):
         text_pool: `pooler`, `cls` or `mean`.
         dim: joint dimension P.
         max_tokens: texts are cut after so many tokens.
+        text_hidden: width of the text head's hidden layer (the paper: 256); None: that of the text tower.
         log_scale_init: start of t' (the paper: log 10).
         bias_init: start of b (the paper: -10).
         memory: arguments of the `fgclep.models.finding_memory.FindingMemory` behind the text head; None: there is none.
@@ -60,6 +61,7 @@ class FGCLEPConfig(PretrainedConfig):
         bias_init: float = -10.0,
         memory: dict[str, Any] | None = None,
         tag: dict[str, Any] | None = None,
+        text_hidden: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -70,6 +72,7 @@ class FGCLEPConfig(PretrainedConfig):
         self.text_pool = text_pool
         self.dim = dim
         self.max_tokens = max_tokens
+        self.text_hidden = text_hidden
         self.log_scale_init = log_scale_init
         self.bias_init = bias_init
         self.memory = memory

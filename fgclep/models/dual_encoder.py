@@ -150,7 +150,8 @@ class FGCLEPModel(PreTrainedModel):
         text_config = AutoConfig.for_model(**config.text)
         self.text_tower = AutoModel.from_config(text_config, **_pooler_argument(config))
         hidden = text_config.hidden_size
-        self.text_head = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, config.dim))
+        inner = config.text_hidden or hidden
+        self.text_head = nn.Sequential(nn.Linear(hidden, inner), nn.GELU(), nn.Linear(inner, config.dim))
         self.log_scale = nn.Parameter(torch.tensor(float(config.log_scale_init)))
         self.bias = nn.Parameter(torch.tensor(float(config.bias_init)))
         self.memory = None if config.memory is None else FindingMemory(dim=config.dim, **config.memory)

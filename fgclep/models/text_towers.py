@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgclep.errors import NotSetUpError
+from fgclep.errors import NotSetUpError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -110,12 +110,20 @@ def trainable_parameters(tower: "torch.nn.Module", frozen_blocks: int) -> "list[
     """Freeze the embeddings and the lowest blocks of a tower; return the parameters that are left to train.
 
     With `frozen_blocks` 0 everything trains.
+
+    Raises:
+        UsageError: if the tower has fewer blocks.
     """
     from torch.nn import ModuleList
 
     trained = list(tower.parameters())
     if frozen_blocks:
         blocks = max((m for m in tower.modules() if isinstance(m, ModuleList)), key=len)
+        if frozen_blocks > len(blocks):
+            raise UsageError(
+                f"frozen_text_blocks is {frozen_blocks}; the text tower has {len(blocks)} blocks.",
+                f"-o frozen_text_blocks={len(blocks) // 2}",
+            )
         trained = [parameter for block in list(blocks)[frozen_blocks:] for parameter in block.parameters()]
     chosen = {id(parameter) for parameter in trained}
     for parameter in tower.parameters():

@@ -162,11 +162,16 @@ class PairConfig(PairSettings):
 
 @dataclass(frozen=True)
 class FineConfig(PairSettings):
-    """Settings of `fgclep train fine`: the same pairs loss, three epochs, both towers trainable from end to end."""
+    """Settings of `fgclep train fine`: the same pairs loss, three epochs, both towers trainable from end to end.
+
+    Attributes:
+        max_tokens: texts are cut after so many tokens; reports are longer with their features than without.
+    """
 
     epochs: int = 3
     patience: int = 3
     frozen_text_blocks: int = 0
+    max_tokens: int = 256
 
 
 COARSE_PRESETS: dict[str, type[CoarseConfig] | type[PairConfig]] = {"small": CoarseConfig, "fg-clep-v1": PairConfig}

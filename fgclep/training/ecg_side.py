@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -19,7 +20,7 @@ from fgclep.models.dual_encoder import FGCLEPModel
 from fgclep.training.augment import augment, crop, mix
 from fgclep.training.config import CoarseConfig
 from fgclep.training.labels import finding_ids
-from fgclep.training.steps import autocast_pays, optimizer_step, read_state, rows_by_finding, save_state
+from fgclep.training.steps import Phase, autocast_pays, optimizer_step, read_state, rows_by_finding, save_state
 from fgclep.training.training_set import TrainingSet, ValidationSet, validate
 
 
@@ -84,6 +85,10 @@ def train_ecg_side(
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = len(data) // config.batch_size
     schedule = OneCycleLR(optimizer, config.learning_rate, total_steps=steps * config.epochs, pct_start=0.1)
+    size = config.batch_size
+    phase = Phase(
+        "the ECG phase", checkpoint, data.record_ids, f"batch_size {size}", f"-o batch_size={max(size // 2, 1)}"
+    )
     best, best_state, since_best, first_epoch = -1.0, average.state_dict(), 0, 0
     if checkpoint.is_file():
         state = read_state(checkpoint)
@@ -101,16 +106,10 @@ def train_ecg_side(
         started, losses = monotonic(), []
         side.train()
         for step in range(steps):
-            waveforms, parts = draw.batch(step)
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                ecg = side.encoder(torch.from_numpy(waveforms).to(device))
-            logits = pair_logits(ecg, side.anchors(), side.log_scale, side.bias)
-            shares = [share * findings_loss(logits, data, rows, config.left_open_weight) for rows, share in parts]
-            loss = torch.stack(shares).sum()
-            optimizer_step(loss, optimizer, weights, schedule)
+            loss = optimizer_step(partial(_loss, side, draw, step, autocast), optimizer, weights, schedule, phase)
             done = schedule.last_epoch
             _update_average(average, side, min(config.ema_decay, (1 + done) / (10 + done)))
-            losses.append(loss.item())
+            losses.append(loss)
         scores = validate(average.encoder, validation, autocast, average.anchors.encode_names)
         since_best += 1
         if scores["mean"] > best:
@@ -132,6 +131,18 @@ def train_ecg_side(
             + f" {monotonic() - started:.0f} s"
         )
     side.load_state_dict(best_state)
+
+
+def _loss(side: EcgSide, draw: "_Batches", step: int, autocast: bool) -> tuple[Tensor, NDArray[np.intp]]:
+    """Return the loss of an epoch's step, and its rows."""
+    waveforms, parts = draw.batch(step)
+    device = side.log_scale.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        ecg = side.encoder(torch.from_numpy(waveforms).to(device))
+    logits = pair_logits(ecg, side.anchors(), side.log_scale, side.bias)
+    weight = draw.config.left_open_weight
+    shares = [share * findings_loss(logits, draw.data, rows, weight) for rows, share in parts]
+    return torch.stack(shares).sum(), parts[0][0]
 
 
 def _start_from(side: EcgSide, file: Path) -> None:

@@ -19,6 +19,7 @@ def fresh_model(
     *,
     text_pool: str,
     max_tokens: int,
+    text_hidden: int | None,
     log_scale_init: float,
     bias_init: float,
 ) -> FGCLEPModel:
@@ -31,6 +32,7 @@ def fresh_model(
         tokenizer: of the text tower; attached to the model.
         text_pool: `pooler`, `cls` or `mean`.
         max_tokens: texts are cut after so many tokens.
+        text_hidden: width of the text head's hidden layer; None: that of the text tower.
         log_scale_init: start of t'.
         bias_init: start of b.
 
@@ -47,6 +49,7 @@ def fresh_model(
             text=text,
             text_pool=text_pool,
             max_tokens=max_tokens,
+            text_hidden=text_hidden,
             log_scale_init=log_scale_init,
             bias_init=bias_init,
         )

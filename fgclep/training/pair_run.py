@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch
 from fgclep.datasets import Dataset, open_for_rate
 from fgclep.datasets.pack_format import sha256_of
 from fgclep.datasets.splits import split_of
-from fgclep.errors import DataError, NotSetUpError
+from fgclep.errors import DataError, NotSetUpError, UsageError
 from fgclep.models.config import ECG_PRESETS
 from fgclep.models.dual_encoder import FGCLEPModel
 from fgclep.models.text_towers import load_text_tower
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PTBXL = "ptb-xl"
+_TEXT_HIDDEN = 256  # the hidden layer of the paper's text head (METHOD A1)
 
 
 def train_coarse_pairs(data: Path, out: Path, config: PairConfig, workers: int, report: Callable[[str], None]) -> Path:
@@ -65,7 +66,8 @@ def train_coarse_pairs(data: Path, out: Path, config: PairConfig, workers: int, 
         tower,
         tokenizer,
         text_pool=config.text_pool,
-        max_tokens=config.max_tokens,
+        max_tokens=_checked_length(config.max_tokens, tower.config.to_dict()),
+        text_hidden=_TEXT_HIDDEN,
         log_scale_init=config.log_scale_init,
         bias_init=config.bias_init,
     )
@@ -108,6 +110,7 @@ def train_fine(
     fingerprint = bundle_fingerprint(bundle)
     processor = EcgProcessor.from_pretrained(bundle)
     model = load_model(bundle)
+    model.config.max_tokens = _checked_length(config.max_tokens, model.config.text)
     enriched = read_enriched(features)
     sources = {"from": fingerprint, "features": sha256_of(features)[:16]}
     run = _open_run(_accelerator(), data, out, config, sources, processor, workers, report)
@@ -179,6 +182,9 @@ def _train(
     facts: PairFacts,
 ) -> Path:
     pairs, held = split_pairs(run.real, processor, run.config, features, run.report)
+    longest = model.config.max_tokens
+    cut = sum(len(tokens) > longest for tokens in model.tokenizer(pairs.texts, verbose=False)["input_ids"])
+    run.report(f"{cut:,} of {len(pairs.texts):,} texts are longer than {longest} tokens: their ends are not seen")
     validation = _validation(run, processor, held)
     trainer = PairTrainer(model, pairs, validation, run.config, run.out, run.accelerator, run.report)
     chosen = trainer.train()
@@ -205,6 +211,16 @@ def _validation(run: _Run, processor: EcgProcessor, held: WaveformSet) -> PairVa
         real = read_waveforms(dataset, processor, run.out / "cache-validation", run.workers, run.report)
     rows = [row for row, info in enumerate(real.infos) if split_of(info) == "val"]
     return open_validation(real.select(np.array(rows, np.intp)), True, run.report)
+
+
+def _checked_length(max_tokens: int, tower: Mapping[str, Any]) -> int:
+    """Return how many tokens a text may have, or raise UsageError if the text tower has no places for so many."""
+    places = tower.get("max_position_embeddings", max_tokens)
+    if max_tokens > places:
+        raise UsageError(
+            f"max_tokens is {max_tokens}; the text tower reads at most {places}.", f"-o max_tokens={places}"
+        )
+    return max_tokens
 
 
 def _find_bundle(source: str | Path) -> Path:

@@ -31,7 +31,7 @@ from fgclep.training.config import PairSettings
 from fgclep.training.pair_data import PairBatch, PairBatches, PairSet
 from fgclep.training.pair_validation import PairValidation, describe, goodness, validate_pairs
 from fgclep.training.step_log import StepLog
-from fgclep.training.steps import autocast_pays, read_state, save_state
+from fgclep.training.steps import autocast_pays, out_of_memory, read_state, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -216,7 +216,7 @@ class PairTrainer:
             values = {"loss": float(total), "gradient_norm": norm, "learning_rate": self.schedule.get_last_lr()[0]}
             self.optimizer.step()  # the first one makes its own state, twice the weights
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             raise self._memory_error(step) from error
         self.schedule.step()
@@ -328,7 +328,3 @@ class PairTrainer:
             f"step {step + 1}: out of memory with batch_size {size} on {self.accelerator.device}; {self._kept()}.",
             f"-o batch_size={smaller} -o accumulation={count * size // smaller} and a new --out",
         )
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

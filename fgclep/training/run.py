@@ -97,6 +97,7 @@ def train_coarse(
         prune_vocabulary(tower, tokenizer, sampler.all_texts(), config.keep_frequent),
         text_pool="mean",
         max_tokens=128,
+        text_hidden=None,
         log_scale_init=config.log_scale_init,
         bias_init=config.bias_init,
     )
@@ -170,7 +171,8 @@ def build_training_set(
     reports = [clean_report(info.report_lines, lower=True) for info in [*infos, *synthetic.infos]]
     left_open = np.zeros(labels.shape, bool)
     left_open[: len(infos)] = [ptbxl_left_open(info) for info in infos]
-    return TrainingSet([real.waveforms.select(rows), synthetic.waveforms], labels, left_open, reports)
+    ids = [info.record_id for info in [*infos, *synthetic.infos]]
+    return TrainingSet([real.waveforms.select(rows), synthetic.waveforms], labels, left_open, reports, ids)
 
 
 def build_sampler(

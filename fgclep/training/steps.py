@@ -1,7 +1,8 @@
 """What the phases and steps of training share: one optimiser step, states on disk, rows by finding."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,29 +22,86 @@ def autocast_pays(device: torch.device) -> bool:
     return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
+@dataclass(frozen=True)
+class Phase:
+    """What an error in one of a phase's steps tells.
+
+    Attributes:
+        name: of the phase.
+        checkpoint: its file, whether it exists yet or not.
+        record_ids: of all training records, by row.
+        size: the setting that decides how much memory a step takes, such as `batch_size 128`.
+        smaller: the option for half of that; empty where there is none.
+    """
+
+    name: str
+    checkpoint: Path
+    record_ids: Sequence[str]
+    size: str
+    smaller: str
+
+    def number_error(self, step: int, loss: float, norm: float, rows: NDArray[np.intp]) -> FgclepError:
+        """Make the error of a loss, or of a gradient's length, that is no number."""
+        records = ", ".join(self.record_ids[row] for row in rows)
+        return FgclepError(
+            f"step {step} of {self.name}: the loss is {loss} and the gradient's length {norm}; training stopped, "
+            f"{self._kept()}. The step's records: {records}.",
+            "Look at these records, or lower the learning rate and choose a new --out.",
+        )
+
+    def memory_error(self, step: int) -> FgclepError:
+        """Make the error of a step that takes more memory than there is."""
+        return FgclepError(
+            f"step {step} of {self.name}: out of memory with {self.size}; {self._kept()}.",
+            f"{self.smaller} and a new --out" if self.smaller else "Close other programs, or use a larger machine.",
+        )
+
+    def _kept(self) -> str:
+        kept = f"the checkpoint {self.checkpoint} is kept"
+        return kept if self.checkpoint.is_file() else "no checkpoint exists yet"
+
+
 def optimizer_step(
-    loss: Tensor,
+    compute: Callable[[], tuple[Tensor, NDArray[np.intp]]],
     optimizer: torch.optim.Optimizer,
     learned: Sequence[Tensor],
     schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> None:
+    phase: Phase,
+) -> float:
     """Take one step down the gradient of a loss, clipped to norm 1.
 
+    Args:
+        compute: returns the loss and the training rows it is of.
+        optimizer, learned, schedule: of the phase.
+        phase: what an error names.
+
+    Returns:
+        The loss.
+
     Raises:
-        FgclepError: if the loss or its gradient is no number; no weight was changed.
+        FgclepError: if the loss or its gradient is no number, or memory runs out; no weight was changed.
     """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = float(torch.nn.utils.clip_grad_norm_(learned, 1.0))
-    value = float(loss.detach())
-    if not isfinite(value) or not isfinite(norm):
-        raise FgclepError(
-            f"step {schedule.last_epoch + 1} of this phase: the loss is {value} and the gradient's length {norm}; "
-            "training stopped, the checkpoint of an earlier step is kept.",
-            "Lower the learning rate and choose a new --out.",
-        )
-    optimizer.step()
+    number = schedule.last_epoch + 1
+    try:
+        loss, rows = compute()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(learned, 1.0))
+        value = float(loss.detach())
+        if not isfinite(value) or not isfinite(norm):
+            raise phase.number_error(number, value, norm, rows)
+        optimizer.step()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise phase.memory_error(number) from error
     schedule.step()
+    return value
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that a device or this machine has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:

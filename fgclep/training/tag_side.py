@@ -11,6 +11,7 @@ near zero of unrelated ones; where the truth of statements is known, `statement_
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -32,7 +33,7 @@ from fgclep.models.tag_head import ALIGNMENTS, TagHead
 from fgclep.training.augment import augment
 from fgclep.training.labels import finding_ids
 from fgclep.training.statements import StatementSampler, statement_labels
-from fgclep.training.steps import autocast_pays, optimizer_step, read_state, rows_by_finding, save_state
+from fgclep.training.steps import Phase, autocast_pays, optimizer_step, read_state, rows_by_finding, save_state
 from fgclep.training.training_set import TrainingSet, ValidationSet
 from fgclep.training.waveforms import to_mv
 
@@ -111,11 +112,10 @@ def train_tag_side(
         schedule.load_state_dict(state["schedule"])
         first = state["steps_done"]
         report(f"resuming after tag step {first}")
+    phase = Phase("the tag phase", checkpoint, data.record_ids, f"{settings.batch_size} ECGs a step", "")
     side.learned.train()
     for step in range(first, settings.steps):
-        loss = side.loss(step)
-        optimizer_step(loss, optimizer, weights, schedule)
-        losses.append(loss.item())
+        losses.append(optimizer_step(partial(side.loss, step), optimizer, weights, schedule, phase))
         if (step + 1) % STEPS_PER_CHECKPOINT == 0:
             state = {
                 "settings": asdict(settings),
@@ -173,8 +173,11 @@ class _TagSide:
         columns = {key: number for number, key in enumerate(finding_ids())}
         self.lead_columns = np.array([[columns[f"{kind}@{lead}"] for kind in LEAD_KINDS] for lead in LEADS])
 
-    def loss(self, step: int) -> Tensor:
-        """Draw ECGs and questions by the step's number, so that a resumed run draws what an unbroken one would."""
+    def loss(self, step: int) -> tuple[Tensor, NDArray[np.intp]]:
+        """Return the loss of a step and its rows.
+
+        ECGs and questions are drawn by the step's number, so that a resumed run draws what an unbroken one would.
+        """
         rng = np.random.default_rng([self.settings.seed, step])
         rows = self._rows(rng)
         waveforms = augment(self.data.batch(rows), self.fs_hz, rng)
@@ -183,7 +186,7 @@ class _TagSide:
         asked = rng.choice(len(self.statements), min(self.settings.statements, len(self.statements)), replace=False)
         truth = statement_labels([self.statements[number] for number in asked], self.data.labels[rows])
         whole = self._answered(tokens, self.vectors[asked], truth)
-        return whole + self.settings.lead_weight * self._lead_loss(tokens, rows, rng)
+        return whole + self.settings.lead_weight * self._lead_loss(tokens, rows, rng), rows
 
     def _lead_loss(self, tokens: Tensor, rows: NDArray[np.intp], rng: np.random.Generator) -> Tensor:
         """Ask for each lead-wise finding, without naming a lead, in every lead's patches alone."""

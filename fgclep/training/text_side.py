@@ -18,7 +18,7 @@ from fgclep.training.config import CoarseConfig
 from fgclep.training.ecg_side import Anchors
 from fgclep.training.labels import finding_ids
 from fgclep.training.statements import Statement, StatementSampler, statement_labels
-from fgclep.training.steps import autocast_pays, optimizer_step, read_state, rows_by_finding, save_state
+from fgclep.training.steps import Phase, autocast_pays, optimizer_step, read_state, rows_by_finding, save_state
 from fgclep.training.training_set import TrainingSet, encode_units
 
 TEXTS_PER_CHUNK = 104
@@ -52,6 +52,14 @@ def train_text_side(
     rate = config.text_learning_rate
     optimizer = torch.optim.AdamW([{"params": tower}, {"params": head}], lr=rate, weight_decay=0.01)
     schedule = OneCycleLR(optimizer, [rate, 10 * rate], total_steps=max(config.text_steps, 1), pct_start=0.1)
+    size = config.extra_statements
+    phase = Phase(
+        "the text phase",
+        checkpoint,
+        data.record_ids,
+        f"extra_statements {size} and report_pairs {config.report_pairs}",
+        f"-o extra_statements={size // 2} -o report_pairs={config.report_pairs // 2}",
+    )
     first, started, losses = 0, monotonic(), []
     if checkpoint.is_file():
         state = read_state(checkpoint)
@@ -64,9 +72,7 @@ def train_text_side(
     for step in range(first, config.text_steps):
         if step % STEPS_PER_CHECKPOINT == 0:
             trainer.seed(step)
-        loss = trainer.loss()
-        optimizer_step(loss, optimizer, [*tower, *head], schedule)
-        losses.append(loss.item())
+        losses.append(optimizer_step(trainer.loss, optimizer, [*tower, *head], schedule, phase))
         if (step + 1) % STEPS_PER_CHECKPOINT == 0:
             save_state(
                 {
@@ -107,8 +113,8 @@ class _TextSide:
         self.rng = np.random.default_rng([self.config.seed, 1_000_000 + step])
         self.python_rng = random.Random(self.config.seed * 1_000_000 + step)
 
-    def loss(self) -> Tensor:
-        """Draw statements, ECGs and report pairs, and return the loss."""
+    def loss(self) -> tuple[Tensor, NDArray[np.intp]]:
+        """Draw statements, ECGs and report pairs; return the loss, and the rows of the reports."""
         model, config, device = self.model, self.config, self.model.device
         model.train()
         statements = self.sampler.sample(self.python_rng, config.extra_statements)
@@ -126,7 +132,7 @@ class _TextSide:
             ecg = torch.from_numpy(self.ecg[pairs]).to(device)
             paired = clep_loss(ecg, told, model.log_scale, model.bias, same, config.similarity_weight)
             loss = loss + config.report_weight * paired
-        return loss
+        return loss, pairs
 
     def _rows_with_rare_findings(self) -> NDArray[np.intp]:
         """Return a random sample of records plus one record of every finding that has any."""

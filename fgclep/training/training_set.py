@@ -25,12 +25,14 @@ class TrainingSet:
         labels: int8, shape (n, findings).
         left_open: bool, same shape: unknown, but less sure to be present than where it is coded.
         reports: n cleaned report texts.
+        record_ids: of the n records.
     """
 
     waveforms: Sequence[Waveforms]
     labels: Labels
     left_open: NDArray[np.bool_]
     reports: list[str]
+    record_ids: list[str]
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -28,9 +28,9 @@ def data() -> TrainingSet:
     ecgs = [ecg.record for ecg in generate(9, 24, fs_hz=100)]
     units = to_units(np.stack([record.waveform for record in ecgs]))
     labels = synthetic_labels([record.info for record in ecgs])
-    return TrainingSet(
-        [Waveforms.of_array(units[:8]), Waveforms.of_array(units[8:])], labels, np.zeros(labels.shape, bool), [""] * 24
-    )
+    blocks = [Waveforms.of_array(units[:8]), Waveforms.of_array(units[8:])]
+    ids = [record.info.record_id for record in ecgs]
+    return TrainingSet(blocks, labels, np.zeros(labels.shape, bool), [""] * 24, ids)
 
 
 def _train(bundle: Path, data: TrainingSet, settings: TagSettings, checkpoint: Path, said: list[str]) -> FGCLEPModel:
@@ -128,7 +128,7 @@ def test_evidence_learns_the_lead(tiny_bundle: Path, tmp_path: Path, monkeypatch
             waveforms[row, lead, start : start + 25] += 0.5
         labels[row, columns[lead]] = 1
     blocks = [Waveforms.of_array(to_units(waveforms[start:end])) for start, end in ((0, 60), (60, 140))]
-    data = TrainingSet(blocks, labels[:140], np.zeros((140, len(ids)), bool), [""] * 140)
+    data = TrainingSet(blocks, labels[:140], np.zeros((140, len(ids)), bool), [""] * 140, ["made"] * 140)
     settings = TagSettings(steps=30, batch_size=18, statements=8, learning_rate=1e-2)
     model = _train(tiny_bundle, data, settings, tmp_path / "tag.pt", [])
     text = model.encode_text(["ST elevation"])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from cli.main import run
 from fgclep.errors import CompatibilityError, CorruptionError, DataError, FgclepError, UsageError
@@ -24,7 +25,7 @@ from fgclep.training.config import FineConfig, PairConfig, PairSettings, read_co
 from fgclep.training.pair_data import PairBatches, PairSet, pair_set
 from fgclep.training.pair_run import train_coarse_pairs, train_fine
 from fgclep.training.pair_validation import _recall, goodness
-from fgclep.training.steps import optimizer_step, read_state, save_state
+from fgclep.training.steps import Phase, optimizer_step, read_state, save_state
 from tests.fgclep.pair_fakes import options, write_smooth_bundle, write_text_tower
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -335,16 +336,32 @@ def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path: Path, content: bytes
         read_state(path)
 
 
+PHASE = Phase("the ECG phase", Path("ecg_side.pt"), ["ptb-xl:1", "ptb-xl:2"], "batch_size 8", "-o batch_size=4")
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_step_on_no_number_changes_no_weight(poison: float) -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.SGD([weight], lr=0.1)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    optimizer_step(weight.sum(), optimizer, [weight], schedule)
+    rows = np.array([1])
+    assert optimizer_step(lambda: (weight.sum(), rows), optimizer, [weight], schedule, PHASE) == 3
     before = weight.detach().clone()
-    with pytest.raises(FgclepError, match=r"step 2 of this phase: the loss is (nan|inf)"):
-        optimizer_step((poison * weight).sum(), optimizer, [weight], schedule)
+    with pytest.raises(FgclepError, match=r"step 2 of the ECG phase: the loss is (nan|inf).* records: ptb-xl:2\."):
+        optimizer_step(lambda: ((poison * weight).sum(), rows), optimizer, [weight], schedule, PHASE)
     torch.testing.assert_close(weight.detach(), before)
+
+
+def test_a_step_that_takes_too_much_memory_names_the_setting_to_lower() -> None:
+    def compute() -> tuple[torch.Tensor, NDArray[np.intp]]:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    with pytest.raises(FgclepError, match="out of memory with batch_size 8; no checkpoint exists yet") as stopped:
+        optimizer_step(compute, optimizer, [weight], schedule, PHASE)
+    assert stopped.value.hint == "-o batch_size=4 and a new --out"
 
 
 def test_recall_is_a_count_of_nearer_texts_and_texts_that_look_alike_find_nothing() -> None:
