@@ -1,7 +1,9 @@
 """Add the records of a tree to an index: a new version with the vectors that are there and those of the new records."""
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fgclep.datasets import Dataset
+from fgclep.datasets.wfdb_folder import PLAIN_KIND
 from fgclep.errors import CompatibilityError, DataError
 from fgclep.record import RecordInfo
 from indexer.assemble import Content
@@ -32,6 +35,7 @@ from indexer.plan import (
 )
 from indexer.sources import Sources, listed_ids
 from indexer.staging import Staging
+from indexer.store_read import Store
 from indexer.store_update import extend_store, recount
 
 
@@ -44,12 +48,16 @@ class AddPlan(Plan):
         base: the version to add to.
         known: ids of the records that are indexed there.
         new: how many records of the tree are not.
+        rejects: ids of the records that were rejected there.
+        again: how many of the new ones are among them.
     """
 
     dataset: Dataset
     base: Base
     known: IdSet
     new: int
+    rejects: IdSet
+    again: int
 
     @property
     def listing(self) -> Listing:
@@ -87,6 +95,12 @@ class AddPlan(Plan):
     def check_base(self) -> None:
         """Refuse a base that is no longer the current version."""
         self.base.check_current()
+
+    def judged(self, staging: Staging, tally: Tally) -> Tally:
+        """Leave out what the base rejected already: the limit was kept, or raised, when that was accepted."""
+        rows = staging.iter_rows(tally.shards, "reject")
+        repeated = Counter(row["reason"] for row in rows if row["record_id"] in self.rejects)
+        return replace(tally, done=tally.done - self.again, rejected_by_reason=tally.rejected_by_reason - repeated)
 
     def content(self, staging: Staging, tally: Tally) -> Content:
         """Describe the version that holds the base and the new records."""
@@ -154,20 +168,10 @@ def plan_add(
         _check_fits(base, dataset, embedder)
         check_unique(dataset)
         with base.open_store() as store:
-            known = IdSet(store.record_ids())
-        present, known_here, example = _count_known(dataset, known)
-        if known_here == present:
-            raise DataError(
-                f"{dataset.root} has nothing new for index {name}: all {present:,} of its records are in it.",
-                f"fgclep index info {name}",
-            )
-        if known_here and not only_new:
-            raise DataError(
-                f"{known_here:,} of the {present:,} records of {dataset.root} are in index {name} already, such as "
-                f"{example}; nothing was added.",
-                f"Add the other {present - known_here:,}: "
-                f"fgclep index add --data {dataset.root} --name {name} --only-new",
-            )
+            _check_own_names(base, dataset, store)
+            known, rejects = IdSet(store.record_ids()), IdSet(store.record_ids("rejects"))
+        overlap = _compare(dataset, known, rejects)
+        _check_new(overlap, dataset, name, only_new=only_new)
         embed = embed_options(
             embedder,
             index_dir(home, name),
@@ -179,24 +183,80 @@ def plan_add(
             resume=resume,
         )
         plan = AddPlan(
-            embedder, name, home, embed, max_reject_rate, resume, True, dataset, base, known, present - known_here
+            embedder,
+            name,
+            home,
+            embed,
+            max_reject_rate,
+            resume,
+            True,
+            dataset,
+            base,
+            known,
+            overlap.present - overlap.known,
+            rejects,
+            overlap.rejected,
         )
         check_space(plan)
         return plan
 
 
-def _count_known(dataset: Dataset, known: IdSet) -> tuple[int, int, str]:
-    """Count the records whose files exist, and those of them that are known, with the first one's id."""
+@dataclass
+class _Overlap:
+    """How many records of a tree have files, how many of those an index knows or has rejected, and the first known."""
+
+    present: int = 0
+    known: int = 0
+    rejected: int = 0
+    example: str = ""
+
+
+def _compare(dataset: Dataset, known: IdSet, rejects: IdSet) -> _Overlap:
     missing = IdSet(dataset.missing)
-    present = found = 0
-    example = ""
+    overlap = _Overlap()
     for record_id in listed_ids(dataset):  # one at a time: the ids of 800,000 records take 100 MB
         if record_id not in missing:
-            present += 1
+            overlap.present += 1
+            overlap.rejected += record_id in rejects
             if record_id in known:
-                found += 1
-                example = example or record_id
-    return present, found, example
+                overlap.known += 1
+                overlap.example = overlap.example or record_id
+    return overlap
+
+
+def _check_new(overlap: _Overlap, dataset: Dataset, name: str, *, only_new: bool) -> None:
+    """Refuse a tree without new records, and one with known ones unless those are to be left out."""
+    if overlap.known == overlap.present:
+        raise DataError(
+            f"{dataset.root} has nothing new for index {name}: all {overlap.present:,} of its records are in it.",
+            f"fgclep index info {name}",
+        )
+    if overlap.known and not only_new:
+        raise DataError(
+            f"{overlap.known:,} of the {overlap.present:,} records of {dataset.root} are in index {name} already, such "
+            f"as {overlap.example}; nothing was added.",
+            f"Add the other {overlap.present - overlap.known:,}: "
+            f"fgclep index add --data {dataset.root} --name {name} --only-new",
+        )
+
+
+def _check_own_names(base: Base, dataset: Dataset, store: Store) -> None:
+    """Refuse a plain folder with record ids of another one: they are made of file names, so the ECGs may differ."""
+    if dataset.kind != PLAIN_KIND:
+        return
+    here = dataset_ref(dataset).root
+    first_keys, references = zip(*base.manifest.sources, strict=True)
+    elsewhere = IdSet(
+        info.record_id for key, info in store.iter_infos() if references[bisect_right(first_keys, key) - 1].root != here
+    )
+    example = next((record_id for record_id in listed_ids(dataset) if record_id in elsewhere), None)
+    if example is not None:
+        raise DataError(
+            f"{here} is another folder than index {base.manifest.name} was read from and has records of equal names, "
+            f"such as {example}; they may be other ECGs, so nothing was added.",
+            "Give the folders a common parent and build the index from that. If this is the same data in a new place: "
+            f"fgclep index relocate {here} --name {base.manifest.name}",
+        )
 
 
 def _check_fits(base: Base, dataset: Dataset, embedder: Embedder) -> None:

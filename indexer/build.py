@@ -258,7 +258,7 @@ def _embed_and_assemble(plan: Plan, staging: Staging, version: str, progress: Ca
             "Repeat the same command to go on.",
         )
     content = plan.content(staging, tally)
-    _check_rejects(plan, tally)
+    _check_rejects(plan, staging, tally)
     return assemble(
         staging.version_dir,
         content,
@@ -270,20 +270,31 @@ def _embed_and_assemble(plan: Plan, staging: Staging, version: str, progress: Ca
     )
 
 
-def _check_rejects(plan: Plan, tally: Tally) -> None:
-    reasons = ", ".join(f"{reason} {number:,}" for reason, number in sorted(tally.rejected_by_reason.items()))
-    if tally.rejected > plan.max_reject_rate * tally.done:
+def _check_rejects(plan: Plan, staging: Staging, tally: Tally) -> None:
+    judged = plan.judged(staging, tally)
+    if judged.rejected > plan.max_reject_rate * judged.done:
         raise TooManyRejectsError(
-            f"{tally.rejected:,} of {tally.done:,} records were rejected ({reasons}); at most "
+            f"{judged.rejected:,} of {judged.done:,} records were rejected ({_reasons(judged)}); at most "
             f"{plan.max_reject_rate:.0%} are allowed, so nothing was published.",
             f"See why with `fgclep data scan {plan.roots}`. Once the files are mended, add --restart; if they "
-            f"may be left out, add --max-reject-rate {min(1.0, tally.rejected / tally.done + 0.01):.2f}.",
+            f"may be left out, add --max-reject-rate {min(1.0, judged.rejected / judged.done + 0.01):.2f}.",
+        )
+    if tally.indexed == 0 and judged.done == 0:
+        staging.discard()  # nothing is left to go on with, and the next command may be another one
+        raise DataError(
+            f"{plan.roots} has nothing new for index {plan.name}: {tally.done:,} records that were rejected before "
+            f"were tried again and rejected again ({_reasons(tally)}).",
+            f"fgclep index info {plan.name} --rejects",
         )
     if tally.indexed == 0:
         raise DataError(
-            f"No record of {plan.roots} could be used: {reasons}. Nothing was published.",
+            f"No record of {plan.roots} could be used: {_reasons(tally)}. Nothing was published.",
             f"See why with `fgclep data scan {plan.roots}`. Once the files are mended, add --restart.",
         )
+
+
+def _reasons(tally: Tally) -> str:
+    return ", ".join(f"{reason} {number:,}" for reason, number in sorted(tally.rejected_by_reason.items()))
 
 
 @contextmanager

@@ -110,6 +110,10 @@ class Plan(ABC):
             FgclepError: if another run was quicker.
         """
 
+    def judged(self, staging: Staging, tally: Tally) -> Tally:
+        """Return the counts of the records that the limit of rejects is for, once every record is embedded: of all."""
+        return tally
+
     @abstractmethod
     def content(self, staging: Staging, tally: Tally) -> Content:
         """Describe the new version, once every record is embedded.

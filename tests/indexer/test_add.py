@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select, text
 
+from fgclep.datasets.wfdb_folder import PLAIN_KIND
 from fgclep.errors import (
     CompatibilityError,
     CorruptionError,
@@ -15,6 +16,7 @@ from fgclep.errors import (
     FgclepError,
     InterruptedWork,
     NotSetUpError,
+    TooManyRejectsError,
     UsageError,
 )
 from indexer import build as build_module
@@ -117,6 +119,52 @@ def test_nothing_is_read_or_encoded_twice(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(FakeDataset, "read", lambda self, info: read.append(int(info.study_id)) or original(self, info))
     run_build(fake_add(tmp_path, FakeDataset(tmp_path, 120), only_new=True, max_reject_rate=0.5))
     assert read == [*range(3, 100, 10), *range(100, 120)]
+
+
+def test_what_was_rejected_before_does_not_count_against_the_limit_again(tmp_path: Path) -> None:
+    run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 100)))
+    added = run_build(
+        fake_add(tmp_path, FakeDataset(tmp_path, 110), only_new=True)
+    )  # 1 of 10 is rejected, not 11 of 20
+    assert_equal(open_index(added), open_index(run_build(fake_plan(tmp_path / "fresh", FakeDataset(tmp_path, 110)))))
+    with pytest.raises(TooManyRejectsError, match=r"1 of 4 records were rejected \(flat 1\)") as refused:
+        run_build(fake_add(tmp_path, FakeDataset(tmp_path, 114), only_new=True))
+    assert "--max-reject-rate 0.26" in refused.value.hint
+    run_build(fake_add(tmp_path, FakeDataset(tmp_path, 114), only_new=True, max_reject_rate=0.26))
+
+
+def test_records_that_are_rejected_again_are_nothing_new_and_leave_nothing(tmp_path: Path) -> None:
+    base = run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 50)))
+    with pytest.raises(DataError, match=r"nothing new for index demo: 5 records .* rejected again \(flat 5\)"):
+        run_build(fake_add(tmp_path, FakeDataset(tmp_path, 50), only_new=True))
+    assert resolve_index("demo", tmp_path) == base and not (index_dir(tmp_path, "demo") / "staging").exists()
+    mended = run_build(fake_add(tmp_path, FakeDataset(tmp_path, 50, mended=True), only_new=True))
+    assert open_index(mended).manifest.counts.indexed == 50
+
+
+def test_plain_folders_with_equal_file_names_are_not_taken_for_one(tmp_path: Path) -> None:
+    """Ids of plain folders are made of paths, so --only-new would leave out ECGs that the index does not have."""
+
+    def plain(folder: str, size: int, first: int = 0) -> FakeDataset:
+        dataset = FakeDataset(tmp_path / folder, size, first=first)
+        dataset.kind = PLAIN_KIND
+        return dataset
+
+    run_build(fake_plan(tmp_path, plain("a", 20)))
+    run_build(fake_add(tmp_path, plain("b", 20, first=100)))
+    for other in (plain("c", 30), plain("b", 130, first=10)):
+        for only_new in (False, True):
+            with pytest.raises(DataError, match=r"is another folder .* equal names, such as fake:") as refused:
+                fake_add(tmp_path, other, only_new=only_new)
+            assert "common parent" in refused.value.hint and "--only-new" not in refused.value.hint
+    added = run_build(fake_add(tmp_path, plain("b", 40, first=100), only_new=True))
+    assert open_index(added).manifest.counts.listed == 60
+
+
+def test_other_ids_mean_the_same_record_in_any_folder(tmp_path: Path) -> None:
+    run_build(fake_plan(tmp_path, FakeDataset(tmp_path / "part", 20)))
+    added = run_build(fake_add(tmp_path, FakeDataset(tmp_path / "whole", 40), only_new=True))
+    assert open_index(added).manifest.counts.listed == 40
 
 
 def test_an_interrupted_addition_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
