@@ -9,6 +9,8 @@ from fgclep.enrichment.providers.base import Provider
 from fgclep.enrichment.store import EnrichmentStore
 from fgclep.errors import FgclepError
 
+_HOPELESS_SLICES = 3  # texts without an answer wait for the next run and fill its slices; so many are no accident
+
 
 @dataclass
 class RunTally:
@@ -17,6 +19,7 @@ class RunTally:
     Attributes:
         problems: class of bad answers of this run -> how many.
         unanswered: texts the provider had no reply to; they are asked again next time.
+        failure: why the last of these has none, as far as that is known.
         features: features read in this run.
     """
 
@@ -24,6 +27,7 @@ class RunTally:
     done: int = 0
     resumed: int = 0
     unanswered: int = 0
+    failure: str = ""
     features: int = 0
     problems: Counter[str] = field(default_factory=Counter)
 
@@ -53,33 +57,46 @@ def run_enrichment(
         The counts.
 
     Raises:
-        FgclepError: if the provider fails altogether, or answers not one text of a slice; what came before is kept.
+        FgclepError: if the provider fails altogether: it never answered a text of a slice, now or in an earlier run, or
+            none of several slices in a row. What came before is kept.
     """
     run_id = store.start_run(provider.identity)
     answered = store.answered(run_id)
     waiting = [key for key in texts if key not in answered]
     tally = RunTally(total=len(texts), done=len(texts) - len(waiting), resumed=len(texts) - len(waiting))
     size = slice_size or provider.slice_size
+    heard, silent = bool(answered), 0
     for start in range(0, len(waiting), size):
         # Neighbours in the alphabet begin alike, which a prefix cache rewards.
         keys = sorted(waiting[start : start + size], key=texts.__getitem__)
-        _answer_slice(store, run_id, provider, {key: texts[key] for key in keys}, tally)
+        got = _answer_slice(store, run_id, provider, {key: texts[key] for key in keys}, tally)
+        heard, silent = heard or got > 0, 0 if got else silent + len(keys)
+        if silent and (not heard or silent >= _HOPELESS_SLICES * size):
+            raise _silence_error(provider, silent, tally)
         progress(tally)
     return tally
 
 
+def _silence_error(provider: Provider, silent: int, tally: RunTally) -> FgclepError:
+    why = f" ({tally.failure})" if tally.failure else ""
+    return FgclepError(
+        f"{provider.identity.model} answered none of {silent} reports in a row{why}; the answers to {tally.done} are "
+        "kept.",
+        "See that it is up and can answer these reports, then repeat the command.",
+    )
+
+
 def _answer_slice(
     store: EnrichmentStore, run_id: int, provider: Provider, texts: Mapping[str, str], tally: RunTally
-) -> None:
+) -> int:
+    """Return how many of the texts were answered."""
     replies = zip(texts.items(), provider.answer(list(texts.values())), strict=True)
     rows = [(key, text, reply, read_answer(reply.text, cut=reply.cut)) for (key, text), reply in replies if reply]
-    if not rows:
-        raise FgclepError(
-            f"{provider.identity.model} answered none of {len(texts)} reports; the answers to {tally.done} are kept.",
-            "See that it is up and knows these reports, then repeat the command.",
-        )
     store.add_answers(run_id, rows)
     tally.done += len(rows)
-    tally.unanswered += len(texts) - len(rows)
+    if len(rows) < len(texts):
+        tally.unanswered += len(texts) - len(rows)
+        tally.failure = provider.failure
     tally.features += sum(len(answer.features) for *_, answer in rows)
     tally.problems.update(str(answer.problem) for *_, answer in rows if answer.problem)
+    return len(rows)

@@ -136,7 +136,7 @@ def test_what_cannot_be_done_is_told(synthetic_tree, capsys, words: list[str], c
 
 
 def test_a_run_must_be_chosen_among_several_and_offline_means_offline(synthetic_tree, tmp_path, capsys) -> None:
-    pytest.importorskip("openai", reason="the client library comes with the llm extra")
+    pytest.importorskip("openai", reason="the client library comes with the server extra")
     head = {"prompt": "features-1", "model": "m", "sampling": None}
     recording = tmp_path / "answers.jsonl"
     assert run(["enrich", "run", "--data", str(synthetic_tree)]) == 0
@@ -154,7 +154,7 @@ def test_a_run_must_be_chosen_among_several_and_offline_means_offline(synthetic_
 
 
 def test_a_server_that_is_down_costs_nothing_that_was_answered(synthetic_tree, tmp_path, capsys) -> None:
-    pytest.importorskip("openai", reason="the client library comes with the llm extra")
+    pytest.importorskip("openai", reason="the client library comes with the server extra")
     (tmp_path / "key").write_text("secret-word\n")
     words = ["run", "--data", str(synthetic_tree), "--backend", "http", "--llm", "m", "--url", "http://127.0.0.1:9/v1"]
     assert run(["enrich", *words, "--retries", "0", "--key-file", str(tmp_path / "key")]) == 1

@@ -18,6 +18,7 @@ class FakeProvider:
     """Answers with features made from the report's own words, and remembers what it was asked."""
 
     slice_size = 8
+    failure = "no reply"
 
     def __init__(self, model: str = "fake", sampling: Sampling | None = None) -> None:
         self.identity = RunIdentity("features-1", model, sampling or Sampling())

@@ -4,13 +4,16 @@ import json
 import multiprocessing
 import signal
 import sqlite3
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fgclep.enrichment.export import write_answers
 from fgclep.enrichment.providers.base import Reply, Sampling
 from fgclep.enrichment.providers.replay import Replay
+from fgclep.enrichment.providers.vllm_engine import VllmEngine
 from fgclep.enrichment.run import run_enrichment
 from fgclep.enrichment.store import EnrichmentStore
 from fgclep.enrichment.worklist import collect_texts, hash_of
@@ -119,14 +122,29 @@ class TestRun:
         assert sorted(provider.asked) == [f"report number {n}" for n in (17, 27, 37, 7)]
         assert (tally.done, tally.resumed) == (40, 36)
 
-    def test_a_provider_without_any_answer_stops_the_run(self, store) -> None:
+    def test_a_text_that_is_never_answered_stops_no_run(self, store) -> None:
+        class Stubborn(FakeProvider):
+            def reply(self, report):
+                return None if report.endswith(" 7") else super().reply(report)
+
+        texts = dict(list(TEXTS.items())[:10])
+        for resumed in (0, 9, 9):
+            tally = run_enrichment(store, texts, Stubborn())
+            assert (tally.done, tally.resumed, tally.unanswered) == (9, resumed, 1)
+            assert tally.failure == "no reply"
+
+    @pytest.mark.parametrize(("heard", "silent"), [(0, 8), (16, 24)])
+    def test_a_provider_without_any_answer_stops_the_run(self, store, heard: int, silent: int) -> None:
+        """At once if it never answered, else after three slices."""
+
         class Silent(FakeProvider):
             def reply(self, report):
-                return None if len(self.asked) > 16 else super().reply(report)
+                return None if len(self.asked) > heard else super().reply(report)
 
-        with pytest.raises(FgclepError, match="fake answered none of 8 reports; the answers to 16 are kept"):
+        told = rf"fake answered none of {silent} reports in a row \(no reply\); the answers to {heard} are kept"
+        with pytest.raises(FgclepError, match=told):
             run_enrichment(store, TEXTS, Silent())
-        assert store.runs()[0].answers == 16
+        assert store.runs()[0].answers == heard
 
     def test_what_utf8_cannot_hold_is_stored_all_the_same(self, store) -> None:
         class Broken(FakeProvider):
@@ -155,6 +173,27 @@ def test_killed_runs_go_on_where_they_were(tmp_path, slices, when) -> None:
     run_enrichment(undisturbed, TEXTS, FakeProvider())
     undisturbed.close()
     assert answers_of(path) == answers_of(tmp_path / "undisturbed.sqlite")
+
+
+def test_a_report_that_vllm_refuses_stays_unanswered_alone_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Picky:
+        def __init__(self, **arguments: object) -> None:
+            pass
+
+        def chat(self, conversations, params, *, use_tqdm):
+            if any("too long" in message["content"] for (message,) in conversations):
+                raise ValueError("longer than the model's context")
+            output = SimpleNamespace(text="{}", token_ids=(1,), finish_reason="stop")
+            return [SimpleNamespace(outputs=[output], prompt_token_ids=(1, 2))] * len(conversations)
+
+    vllm = SimpleNamespace(LLM=Picky, SamplingParams=dict)
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    monkeypatch.setitem(sys.modules, "vllm.exceptions", SimpleNamespace(VLLMValidationError=ValueError))
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", SimpleNamespace(StructuredOutputsParams=dict))
+    engine = VllmEngine("hub/model", Sampling(), {})
+    replies = engine.answer(["sinus rhythm", "too long", "atrial fibrillation"])
+    assert [reply is not None for reply in replies] == [True, False, True]
+    assert engine.failure == "longer than the model's context"
 
 
 class TestReplay:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ import pytest
 from fgclep.enrichment.answers import read_answer
 from fgclep.enrichment.prompts import ANSWER_SCHEMA, build_messages
 from fgclep.enrichment.providers.base import Reply, Sampling
+from fgclep.enrichment.run import run_enrichment
+from fgclep.enrichment.store import EnrichmentStore
 from fgclep.errors import FgclepError, UsageError
 
-pytest.importorskip("openai", reason="the client library comes with the llm extra")
+pytest.importorskip("openai", reason="the client library comes with the server extra")
 
 from fgclep.enrichment.providers.openai_server import OpenAiServer
 
@@ -192,9 +195,24 @@ def test_answers_before_the_server_went_down_are_kept(server) -> None:
 
 @pytest.mark.parametrize(
     ("code", "message"),
-    [(401, "refuses the model"), (403, "refuses the model"), (404, "refuses"), (400, "the request: .*no")],
+    [(401, "refuses the model"), (403, "refuses the model"), (404, "refuses")],
 )
 def test_a_refusal_is_the_users_to_mend(server, code: int, message: str) -> None:
     server.behaviour = lambda body: failure(code)
     with pytest.raises(UsageError, match=message):
         ask(server, ["a", "b"])
+
+
+def test_a_refused_request_ends_a_run_only_if_no_other_was_answered(server, tmp_path: Path) -> None:
+    store = EnrichmentStore(tmp_path / "e.sqlite", create=True)
+
+    def run() -> int:
+        asked = OpenAiServer("m", Sampling(), server.url, retries=0)
+        return run_enrichment(store, {"1": "good", "2": "long"}, asked).unanswered
+
+    server.behaviour = lambda body: failure(400, "too long")
+    with pytest.raises(FgclepError, match=r"m answered none of 2 reports .*refuses the request: .*too long"):
+        run()
+    server.behaviour = lambda body: completion() if report_of(body) == "good" else failure(400, "too long")
+    assert [run(), run()] == [1, 1]  # the second time nothing but the refused one is left
+    store.close()

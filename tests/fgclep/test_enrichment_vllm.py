@@ -73,6 +73,7 @@ def test_decoding_is_guided_by_the_schema(engine) -> None:
 def test_a_report_that_does_not_fit_stays_unanswered_alone(engine) -> None:
     replies = engine.answer(["sinus rhythm", "x" * 2400, "atrial fibrillation"])
     assert [reply is not None for reply in replies] == [True, False, True]
+    assert engine.failure
 
 
 def test_an_unknown_model_is_told(tmp_path: Path) -> None:

@@ -69,6 +69,11 @@ class Provider(Protocol):
         """How many reports are best handed over at once."""
         ...
 
+    @property
+    def failure(self) -> str:
+        """Why the last report without a reply has none; empty where that is not known."""
+        ...
+
     def answer(self, reports: Sequence[str]) -> list[Reply | None]:
         """Ask for the features of each report.
 

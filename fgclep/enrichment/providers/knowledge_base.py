@@ -11,6 +11,7 @@ class KnowledgeBase:
     """Answers with the waveform criteria of the findings that the tagger reads in a report."""
 
     slice_size = 5000
+    failure = ""
 
     def __init__(self) -> None:
         self.identity = RunIdentity(prompt="", model=f"knowledge-base@{knowledge_fingerprint()}", sampling=None)

@@ -37,6 +37,7 @@ class OpenAiServer:
     """
 
     slice_size = 256
+    failure = ""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class OpenAiServer:
         """Ask about the reports, several at once; a request that fails for good leaves its report unanswered.
 
         Raises:
-            UsageError: if the server refuses the key, the model or the form of the request.
+            UsageError: if the server refuses the key or the model.
             FgclepError: if the server cannot be reached.
         """
         stop = Event()
@@ -75,6 +76,8 @@ class OpenAiServer:
         # Answers that came before the server went away are worth keeping; the next slice tells of the failure.
         if failures and not any(replies):
             raise failures[0]
+        if failures:
+            self.failure = str(failures[0])
         return replies
 
     def _ask(self, report: str, stop: Event) -> Reply | None:
@@ -85,8 +88,8 @@ class OpenAiServer:
             return None
         try:
             return self._complete(report)
-        except openai.APITimeoutError:
-            return None
+        except openai.APITimeoutError as error:
+            self.failure = error.message
         except openai.APIConnectionError as error:
             stop.set()
             raise FgclepError(
@@ -99,10 +102,11 @@ class OpenAiServer:
                 f"{self._url} refuses the model {self.identity.model!r}: {error.message}",
                 "--llm NAME as the server lists it, --url ending in /v1, --key-file PATH",
             ) from error
-        except openai.BadRequestError as error:  # one report may be too long; if all are refused, the first tells why
-            raise UsageError(f"{self._url} refuses the request: {error.message}", "--max-tokens N") from error
-        except (openai.APIError, ValueError, RecursionError):
-            return None  # overload or a fault that outlasted the retries; a body that no parser reads
+        except openai.BadRequestError as error:  # it may be this report only, for one because it is too long
+            self.failure = f"{self._url} refuses the request: {error.message}"
+        except (openai.APIError, ValueError, RecursionError) as error:
+            self.failure = str(error)  # a fault that outlasted the retries; a body that no parser reads
+        return None
 
     def _complete(self, report: str) -> Reply:
         sampling = self._sampling
@@ -124,7 +128,8 @@ def _open_client(url: str, key: str | None, timeout_s: float, retries: int) -> "
         import openai
     except ImportError as error:
         raise NotSetUpError(
-            f"the client library for language model servers cannot be imported ({error}).", "pip install 'fgclep[llm]'"
+            f"the client library for language model servers cannot be imported ({error}).",
+            "pip install 'fgclep[server]'",
         ) from error
     try:
         return openai.OpenAI(base_url=url, api_key=key, timeout=timeout_s, max_retries=retries)

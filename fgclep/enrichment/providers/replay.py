@@ -21,6 +21,7 @@ class Replay:
     """
 
     slice_size = 5000
+    failure = "not among the recorded answers"
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():

@@ -26,6 +26,7 @@ class VllmEngine:
     """
 
     slice_size = 4096
+    failure = ""
 
     def __init__(self, model: str, sampling: Sampling, engine: Mapping[str, Any]) -> None:
         try:
@@ -63,14 +64,13 @@ class VllmEngine:
         )
 
     def answer(self, reports: Sequence[str]) -> list[Reply | None]:
-        """Ask about all reports in one call; a report that does not fit the model's context stays unanswered."""
+        """Ask about all reports in one call; a report that vLLM refuses, most often as too long, stays unanswered."""
         conversations = [build_messages(report) for report in reports]
         try:
             outputs = self._llm.chat(conversations, self._params, use_tqdm=False)
-        except (
-            self._refusals
-        ):  # vLLM refuses the whole call for one prompt that is too long: halve until it stands alone
+        except self._refusals as error:  # of the whole call for one prompt that is too long: halve until it is alone
             if len(reports) == 1:
+                self.failure = str(error)
                 return [None]
             middle = len(reports) // 2
             return [*self.answer(reports[:middle]), *self.answer(reports[middle:])]
