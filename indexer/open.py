@@ -114,7 +114,7 @@ def matching_model(manifest: IndexManifest, model: str | None = None) -> Path:
         CompatibilityError: if the model found has another fingerprint than the index.
         NotSetUpError: if no such model exists.
     """
-    from fgclep.pretrained import bundle_fingerprint, resolve_model
+    from fgclep.pretrained import SHIPPED_MODEL, bundle_fingerprint, resolve_model
 
     if model is not None:
         found = resolve_model(model)
@@ -127,8 +127,8 @@ def matching_model(manifest: IndexManifest, model: str | None = None) -> Path:
             raise NotSetUpError(
                 f"Index {manifest.name} ({manifest.version}) was built with model {manifest.model.name} "
                 f"[{manifest.model.fingerprint}], which is no longer in {manifest.model.path}.",
-                "Name where it is now (--model PATH), or build again: fgclep index build "
-                f"--data {manifest.dataset.root} --name {manifest.name}",
+                "Name where it is now (--model PATH), or move the index to another model: "
+                f"fgclep index rebuild {manifest.name} --model {SHIPPED_MODEL} --activate",
             ) from error
     fingerprint = bundle_fingerprint(found)
     if fingerprint != manifest.model.fingerprint:
@@ -136,8 +136,8 @@ def matching_model(manifest: IndexManifest, model: str | None = None) -> Path:
         raise CompatibilityError(
             f"Index {manifest.name} ({manifest.version}) was built with model {manifest.model.name} "
             f"[{manifest.model.fingerprint}], but {found} is [{fingerprint}]; their vectors cannot be compared.",
-            f"{way_out}, or build again: fgclep index build "
-            f"--data {manifest.dataset.root} --model {model or found} --name {manifest.name}",
+            f"{way_out}, or move the index to the other one: "
+            f"fgclep index rebuild {manifest.name} --model {model or found} --activate",
         )
     return found
 

@@ -12,7 +12,7 @@ from indexer.assemble import Content
 from indexer.base import Base, open_base
 from indexer.embed import Embedder, Listing, Tally
 from indexer.home import index_dir
-from indexer.manifest import Counts
+from indexer.manifest import Counts, IndexManifest
 from indexer.open import STORE
 from indexer.plan import EMPTY_BYTES, MAX_REJECT_RATE, SHARD_SIZE, Plan, check_space, embed_options
 from indexer.sources import Sources, open_sources
@@ -131,7 +131,7 @@ def plan_rebuild(
                 raise CompatibilityError(
                     f"Index {name} was read from the {dataset.fs_hz} Hz files of {dataset.root}; model "
                     f"{embedder.model.name} wants those at {suited.fs_hz} Hz, so the store cannot be reused.",
-                    f"fgclep index build --data {dataset.root} --model {embedder.model.path} --name {name}",
+                    _build_anew(base.manifest, embedder),
                 )
         embed = embed_options(
             embedder,
@@ -146,3 +146,10 @@ def plan_rebuild(
         plan = RebuildPlan(embedder, name, home, embed, max_reject_rate, resume, activate, base, sources)
         check_space(plan)
         return plan
+
+
+def _build_anew(manifest: IndexManifest, embedder: Embedder) -> str:
+    """Return the commands that make an index of all its folders again; a build alone takes one."""
+    first, *others = dict.fromkeys(reference.root for _, reference in manifest.sources)
+    build = f"fgclep index build --data {first} --model {embedder.model.path} --name {manifest.name}"
+    return "; then ".join([build, *(f"fgclep index add --data {root} --name {manifest.name}" for root in others)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgclep.datasets import Dataset, open_dataset
-from fgclep.errors import DataError, NotSetUpError
+from fgclep.errors import DataError, NotSetUpError, UsageError
 from fgclep.record import EcgRecord, RecordInfo
 from indexer.manifest import DatasetRef, IndexManifest
 
@@ -36,7 +36,7 @@ def open_sources(manifest: IndexManifest) -> Sources:
 
     Raises:
         NotSetUpError: if a folder is no longer there.
-        DataError: if a folder holds another data set now.
+        DataError: if a folder holds another data set now, or no longer the rate that was read.
     """
     first_keys, references = zip(*manifest.sources, strict=True)
     return Sources(tuple(open_source(reference, manifest.name) for reference in references), first_keys)
@@ -50,7 +50,14 @@ def open_source(reference: DatasetRef, index: str, root: Path | None = None) -> 
             f"The records of index {index} were read from {where}, which is not there.",
             f"If the data moved: fgclep index relocate NEW-PATH --name {index}",
         )
-    dataset = open_dataset(where, fs_hz=reference.fs_hz)
+    try:
+        dataset = open_dataset(where, fs_hz=reference.fs_hz)
+    except UsageError as error:  # nobody asked for a rate: the tree lost the one that the index was read at
+        raise DataError(
+            f"{error.message} Index {index} was read from it at {reference.fs_hz} Hz.",
+            f"See what it has: fgclep data scan {where}. If the data moved: "
+            f"fgclep index relocate NEW-PATH --name {index}",
+        ) from error
     if dataset.kind != reference.kind:
         raise DataError(
             f"{where} holds {dataset.name} ({dataset.kind}) now; index {index} was read from {reference.name} "

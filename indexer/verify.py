@@ -186,7 +186,7 @@ def _data(index: OpenIndex) -> str:
         datasets = open_sources(index.manifest).datasets
     except NotSetUpError as error:
         return f"skipped: {error.message}"
-    except DataError as error:
+    except (DataError, CompatibilityError) as error:
         raise CorruptionError(error.message) from error
     distinct = {dataset.root: dataset for dataset in datasets}.values()
     listed = IdSet(record_id for dataset in distinct for record_id in listed_ids(dataset))

@@ -163,18 +163,28 @@ def test_the_index_finds_its_own_model_by_name(published: Path, bundles: dict[st
 
 
 def test_a_model_that_is_gone_is_named_with_the_index_that_needs_it(published: Path) -> None:
-    with pytest.raises(NotSetUpError, match=r"Index demo .* model fake \[\w+\], which is no longer in /nowhere/fake"):
+    with pytest.raises(
+        NotSetUpError, match=r"Index demo .* model fake \[\w+\], which is no longer in /nowhere/fake"
+    ) as gone:
         matching_model(read_manifest(published))
+    assert "fgclep index rebuild demo --model small --activate" in gone.value.hint
 
 
-def test_another_model_is_refused_naming_both_and_both_ways_out(published: Path, bundles: dict[str, str]) -> None:
+def test_another_model_is_refused_naming_both_and_both_ways_out(
+    published: Path, bundles: dict[str, str], tmp_path: Path
+) -> None:
     manifest = read_manifest(published)
     bundles |= {"fake": manifest.model.fingerprint, "other": "0123456789abcdef"}
     with pytest.raises(CompatibilityError) as refused:
         matching_model(manifest, "other")
     assert refused.value.exit_code == 5
     assert manifest.model.fingerprint in refused.value.message and "0123456789abcdef" in refused.value.message
-    assert "Drop --model" in refused.value.hint and "fgclep index build" in refused.value.hint
+    assert refused.value.hint.startswith("Drop --model")
+    assert refused.value.hint.endswith("fgclep index rebuild demo --model other --activate")  # keeps what was added
+    bundles["fake"] = bundles["other"]
+    with pytest.raises(CompatibilityError) as refused:
+        matching_model(manifest)
+    assert f"fgclep index rebuild demo --model {tmp_path / 'fake'} --activate" in refused.value.hint
 
 
 def give_codes(version: Path) -> Path:

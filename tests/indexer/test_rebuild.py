@@ -103,4 +103,6 @@ def test_a_model_for_other_files_needs_a_build(base: Path, tmp_path: Path) -> No
         pytest.raises(CompatibilityError, match="wants those at 500 Hz") as refused,
     ):
         fake_rebuild(tmp_path)
-    assert "fgclep index build" in refused.value.hint
+    build, add = refused.value.hint.split("; then ")
+    assert build == f"fgclep index build --data {tmp_path} --model /nowhere/fake --name demo"
+    assert add == f"fgclep index add --data {tmp_path / 'more'} --name demo"

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgclep.errors import CompatibilityError, CorruptionError
+from fgclep.datasets import Dataset
+from fgclep.errors import CompatibilityError, CorruptionError, DataError
+from indexer import sources
 from indexer.build import run_build
 from indexer.manifest import describe_files, manifest_json, parse_manifest, read_manifest
 from indexer.open import CODES, KEYS, STORE, VECTORS
@@ -145,6 +147,29 @@ def test_data_that_is_not_at_hand_is_skipped(tmp_path: Path) -> None:
     version = run_build(fake_plan(tmp_path, FakeDataset(tmp_path / "nowhere", 20)))
     check = verify_index(version, full=True)[-1]
     assert check.passed and check.detail.startswith("skipped: The records of index demo were read from")
+
+
+def test_a_tree_that_lost_its_rate_is_a_failed_check(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_500(root: Path, fs_hz: int | None = None) -> FakeDataset:
+        dataset = FakeDataset(root)
+        Dataset.__init__(dataset, root, (500,), fs_hz)
+        return dataset
+
+    monkeypatch.setattr(sources, "open_dataset", only_500)
+    with pytest.raises(DataError, match="at 500 Hz; 100 Hz was asked for") as refused:
+        sources.open_sources(read_manifest(version))
+    assert "fgclep data scan" in refused.value.hint and "fgclep index relocate" in refused.value.hint
+    check = verify_index(version, full=True)[-1]
+    assert check.name == "data" and not check.passed and "was read from it at 100 Hz" in check.detail
+
+
+def test_a_pack_of_a_newer_fgclep_is_a_failed_check(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def newer(root: Path, fs_hz: int | None = None) -> FakeDataset:
+        raise CompatibilityError("the pack has schema 9")
+
+    monkeypatch.setattr(sources, "open_dataset", newer)
+    check = verify_index(version, full=True)[-1]
+    assert (check.name, check.passed, check.detail) == ("data", False, "the pack has schema 9")
 
 
 def test_an_index_of_the_first_schema_still_opens() -> None:
