@@ -4,8 +4,8 @@ A feature is read as findings, by the tagger or as a wording of the catalogue. I
 it asserts holds, false if one is known not to, and unknown otherwise. Conduction disturbances do not count: the tagger
 takes any wide QRS for one, which is what a report means by these words and not what a feature does.
 
-Synthetic trees know everything their generator produces; of PTB-XL only findings with annotators' codes are judged, so
-that a report is no witness for itself.
+Synthetic trees know everything their generator produces; of PTB-XL only findings with annotators' codes are judged, and
+by the codes only, so that a report is no witness for itself.
 """
 
 import functools
@@ -60,7 +60,8 @@ def known_labels(dataset: Dataset, infos: Sequence[RecordInfo]) -> Labels | None
     """Return what is known of records, int8 (n, findings): +1 present, -1 absent, 0 unknown; None: nothing."""
     if dataset.kind == "ptb-xl":
         codable = np.array([bool(finding.scp) for finding in findings().values()], np.int8)
-        rows = np.array([ptbxl_labels(info) for info in infos], np.int8).reshape(len(infos), len(codable))
+        by_codes = [ptbxl_labels(replace(info, report_lines=())) for info in infos]
+        rows = np.array(by_codes, np.int8).reshape(len(infos), len(codable))
         return rows * codable
     truth_file = dataset.root / _SYNTHETIC_TRUTH
     if _SYNTHETIC_TRUTH in dataset.side_tables and truth_file.is_file():  # a pack's folder may hold another one's

@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -156,6 +157,17 @@ class TestTruth:
         axis, low = finding_ids().index("LAXIS"), finding_ids().index("LVOLT")
         assert not labels[:, axis].any()  # PTB-XL has no code for it
         assert [bool(value > 0) for value in labels[:, low]] == ["LVOLT" in info.tags for info in infos]
+
+    def test_a_report_is_no_witness_for_its_own_features(self, shared_data: Path) -> None:
+        dataset = open_dataset(shared_data / "ptbxl", fs_hz=100)
+        normal = next(info for info in dataset.iter_infos() if not {"LVOLT", "INVT"} & set(info.tags))
+        infos = [replace(normal, tags=("NORM",), report_lines=("low QRS voltage", "no T wave inversion"))]
+        infos.append(replace(infos[0], tags=("INVT",)))
+        labels = known_labels(dataset, infos)
+        assert labels is not None
+        features = ["low QRS voltage", "no T wave inversion"]
+        truth = pair_truth(features, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), labels)
+        assert truth.tolist() == [-1, 1, -1, -1]
 
     def test_other_trees_know_no_truth(self, shared_data: Path) -> None:
         dataset = open_dataset(shared_data / "challenge2021")
