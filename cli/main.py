@@ -119,6 +119,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     _set_log_level(0)
     try:
+        _check_words(words)
         result = typer.main.get_command(app)(args=words, prog_name="fgclep", standalone_mode=False)
         sys.stdout.flush()
     except Exception as problem:
@@ -128,6 +129,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if result == InterruptedWork.exit_code:
         return _report(InterruptedWork("Interrupted."), as_json="--json" in words)
     return result if isinstance(result, int) else 0
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse words that are not UTF-8 before any of them gets into a query, a table or a file."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"The word {word!r} of the command is not UTF-8.",
+                "Type it anew, or rename the file or folder it names.",
+            ) from error
 
 
 def _set_log_level(verbosity: int) -> None:

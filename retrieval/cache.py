@@ -1,6 +1,7 @@
 """Query embeddings already computed, in the user's `library.sqlite`: a repeated query needs no model.
 
-The cache is a convenience: where the file cannot be read or written, searching goes on without it.
+The cache is a convenience: where the file cannot be read or written, or a text cannot be stored, searching goes on without
+it.
 """
 
 import logging
@@ -39,7 +40,7 @@ class QueryCache:
             with closing(sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=1.0)) as db:
                 where = "SELECT vector FROM query_embeddings WHERE text = ? AND fingerprint = ?"
                 row = db.execute(where, (text, fingerprint)).fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             log.debug("%s: query cache not read: %s", self._path, error)
             return None
         if row is None or len(row[0]) != 4 * dim:
@@ -54,5 +55,5 @@ class QueryCache:
                 db.execute(_TABLE)
                 row = (text, fingerprint, vector.astype("<f4").tobytes())
                 db.execute("INSERT OR REPLACE INTO query_embeddings VALUES (?, ?, ?)", row)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeError) as error:
             log.debug("%s: query cache not written: %s", self._path, error)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fgclep.datasets.base import Dataset, parse_number
 from fgclep.datasets.snomed import tag_of_code
+from fgclep.errors import DataError
 from fgclep.record import RecordInfo
 from fgclep.wfdb_io import header_comments
 
@@ -54,7 +55,11 @@ class WfdbFolder(Dataset):
 
 
 def _find_stems(root: Path) -> tuple[str, ...]:
-    """Return the records below a folder as sorted POSIX paths without extension, segments of others left out."""
+    """Return the records below a folder as sorted POSIX paths without extension, segments of others left out.
+
+    Raises:
+        DataError: if a name is not UTF-8.
+    """
     stems: list[str] = []
     segments: set[str] = set()
     for folder, folders, files in os.walk(root):
@@ -63,9 +68,18 @@ def _find_stems(root: Path) -> tuple[str, ...]:
         prefix = "" if below == "." else f"{below}/"
         for name in files:
             if name.endswith(".hea"):
+                _check_name(f"{folder}/{name}")
                 stems.append(prefix + name[:-4])
                 segments.update(prefix + segment for segment in _segment_names(Path(folder, name)))
     return tuple(sorted(stem for stem in stems if stem not in segments))
+
+
+def _check_name(path: str) -> None:
+    """Refuse a name that is not UTF-8: it becomes a record id, which no table or output could hold."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"The name {path!r} is not UTF-8.", "Rename the file or its folder.") from error
 
 
 def _segment_names(header: Path) -> list[str]:

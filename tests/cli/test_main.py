@@ -116,6 +116,18 @@ def test_version_and_short_help_option(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
+    "words", [["search", "r\udcfcck", "--json"], ["index", "build", "--data", "r\udcfcck", "--json"]]
+)
+def test_words_that_are_not_utf_8_are_refused(
+    words: list[str], capsys: pytest.CaptureFixture[str], fgclep_home: Path
+) -> None:
+    assert main.run(words) == UsageError.exit_code
+    captured = capsys.readouterr()
+    assert "error: The word 'r\\udcfcck' of the command is not UTF-8." in captured.err
+    assert json.loads(captured.out)["error"]["kind"] == "usage" and not fgclep_home.exists()
+
+
+@pytest.mark.parametrize(
     ("problem", "code"),
     [
         (DataError("m.", "h"), 1),

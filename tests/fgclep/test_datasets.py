@@ -1,6 +1,7 @@
 """Each data set is recognised, read row by row, and wrong tables have one clear error."""
 
 import csv
+import os
 import pickle
 from pathlib import Path
 
@@ -262,6 +263,21 @@ def test_kind_is_told_by_record_names(tmp_path, names, kind, ids):
     assert dataset.kind == kind
     assert [info.record_id for info in dataset.iter_infos()] == ids
     assert dataset.listed == len(ids)
+
+
+@pytest.mark.parametrize("name", [b"R\xfcckstrom.hea", b"R\xfcck/1.hea"])
+def test_a_name_that_is_not_utf_8_is_told(tmp_path, name):
+    write_record(tmp_path / "1")
+    try:
+        path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    except OSError:
+        pytest.skip("this file system takes only UTF-8")
+    with pytest.raises(DataError, match=r"R\\udcfcck.*\.hea' is not UTF-8") as refused:
+        open_dataset(tmp_path)
+    assert "Rename" in refused.value.hint
+    str(refused.value).encode()
 
 
 def test_segments_are_no_records_of_their_own(tmp_path):

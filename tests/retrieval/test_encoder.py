@@ -86,6 +86,13 @@ def test_without_a_usable_cache_the_model_answers(
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_a_text_that_no_database_takes_is_not_kept(tmp_path: Path) -> None:
+    cache = QueryCache(tmp_path)
+    cache.put("af", "a" * 16, np.zeros(4, np.float32))
+    cache.put("r\udcfcck", "a" * 16, np.zeros(4, np.float32))
+    assert cache.get("r\udcfcck", "a" * 16, 4) is None and cache.get("af", "a" * 16, 4) is not None
+
+
 def test_a_model_that_does_not_match_is_refused_before_it_is_loaded(
     index: OpenIndex, model: CountingModel, tmp_path: Path
 ) -> None:
