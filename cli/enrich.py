@@ -178,7 +178,10 @@ def validate(
     ] = "cosine",
     threshold: Annotated[float, typer.Option("--threshold", help="Least score; the paper's is 0.95.")] = 0.95,
     quantile: Annotated[
-        float | None, typer.Option("--quantile", help="Keep this share of each feature's proposals instead.")
+        float | None,
+        typer.Option(
+            "--quantile", help="Keep this share of each feature's proposals instead; rare features are judged together."
+        ),
     ] = None,
     limit: Limit = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that read records.")] = 2,

@@ -67,7 +67,11 @@ def print_validation(number: int, key: str, found: "Validation") -> None:
     from rich.table import Table
 
     rule = found.rule
-    said = f"{rule.score} from {rule.threshold:g}" if rule.quantile is None else f"best {rule.quantile:.0%} of each"
+    said = (
+        f"{rule.score} from {rule.threshold:g}"
+        if rule.quantile is None
+        else f"best {rule.quantile:.0%} of each feature (rare ones together)"
+    )
     pairs: list[tuple[str, object]] = [
         ("validation", f"{number} of run {key}, model {found.model}, {said}"),
         ("records", found.records),

@@ -13,6 +13,7 @@ from fgclep.pretrained import WEIGHTS_NAME, Calibration, load_calibration
 
 PAPER_THRESHOLD = 0.95
 _FEW, _MOST = 0.01, 0.9
+_OFTEN = 20  # from here on, whole proposals come within 2.5 points of any share; of one proposal it is none or all
 
 Floats = NDArray[np.float32]
 
@@ -35,7 +36,8 @@ class Rule:
 
     Attributes:
         threshold: least score; not used with a quantile.
-        quantile: share of each feature's pairs to keep, the highest scores first; None goes by the threshold.
+        quantile: share of each feature's pairs to keep, the highest scores first; features proposed fewer than 20 times
+            share one such choice. None goes by the threshold.
     """
 
     score: Score = Score.COSINE
@@ -72,7 +74,8 @@ def accept(scores: Floats, columns: NDArray[np.intp], rule: Rule) -> NDArray[np.
     Args:
         scores: float32, shape (p,).
         columns: the feature of each pair, intp, shape (p,).
-        rule: a threshold, or a share to keep of each feature's own pairs (at least one; ties are kept).
+        rule: a threshold, or a share to keep of each feature's own pairs (at least one; ties are kept). Features
+            proposed fewer than `_OFTEN` times are judged together as if they were one.
 
     Returns:
         bool, shape (p,).
@@ -80,8 +83,9 @@ def accept(scores: Floats, columns: NDArray[np.intp], rule: Rule) -> NDArray[np.
     if rule.quantile is None:
         return np.asarray(scores >= rule.threshold)
     kept = np.zeros(len(scores), bool)
-    order = np.argsort(columns, kind="stable")
-    for group in np.split(order, np.flatnonzero(np.diff(columns[order])) + 1):
+    pools = np.where(np.bincount(columns)[columns] < _OFTEN, -1, columns)
+    order = np.argsort(pools, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(pools[order])) + 1):
         if len(group):
             wanted = max(1, round(rule.quantile * len(group)))
             kept[group] = scores[group] >= np.sort(scores[group])[-wanted]
@@ -93,8 +97,9 @@ def acceptance_warning(rate: float, rule: Rule) -> str:
     if _FEW <= rate <= _MOST:
         return ""
     found = "almost nothing" if rate < _FEW else "almost everything"
+    said = f"{rule.score} {rule.threshold:g}" if rule.quantile is None else f"the best {rule.quantile:.0%} of each"
     return (
-        f"{rate:.1%} of the proposed features are accepted, {found}: {rule.score} {rule.threshold:g} does not suit "
+        f"{rate:.1%} of the proposed features are accepted, {found}: {said} does not suit "
         "this model. --quantile 0.5 keeps the better half of each feature; --score calibrated takes probabilities."
     )
 

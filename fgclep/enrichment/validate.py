@@ -203,7 +203,7 @@ def validate_features(
         truth=None if truth is None else score_truth(truth, accepted),
         by_feature=acceptance_by_feature(pairs.features, pairs.columns, scores, accepted, truth),
         rejected=_rejected(kept, pairs, scores, accepted, truth, examples),
-        warning="" if rule.quantile is not None else acceptance_warning(rate, rule),
+        warning=acceptance_warning(rate, rule),
     )
     return Outcome(validation, _by_record(kept, pairs, scores, accepted))
 

@@ -79,6 +79,18 @@ class TestRules:
             best = sorted(mine, key=lambda i: -self.SCORES[i])[: max(1, round(quantile * len(mine)))]
             assert set(np.flatnonzero(kept & (column == self.COLUMNS))) == set(best)
 
+    @pytest.mark.parametrize("quantile", [0.1, 0.5, 0.9])
+    def test_rare_features_share_one_quantile(self, quantile: float) -> None:
+        """As many as a language model invents: most are proposed once or twice, and a few often."""
+        columns = np.concatenate([np.repeat(np.arange(3), 100), RNG.integers(3, 2000, 3000)])
+        scores = RNG.uniform(-1, 1, len(columns)).astype(np.float32)
+        kept = accept(scores, columns, Rule(quantile=quantile))
+        rare = columns >= 3
+        assert kept[rare].mean() == pytest.approx(quantile, abs=0.001)
+        assert scores[rare & kept].min() > scores[rare & ~kept].max()
+        for column in range(3):
+            assert kept[columns == column].mean() == pytest.approx(quantile)
+
     def test_scores_are_the_bundles_own_formulas(self, tiny_bundle: Path) -> None:
         import torch
 
@@ -99,6 +111,7 @@ class TestRules:
         assert "almost nothing" in acceptance_warning(0.009, Rule())
         assert "almost everything" in acceptance_warning(0.91, Rule())
         assert acceptance_warning(0.5, Rule()) == ""
+        assert "the best 95% of each does not suit" in acceptance_warning(0.95, Rule(quantile=0.95))
 
     @pytest.mark.parametrize(
         "values", [{"quantile": 0.0}, {"quantile": 1.2}, {"threshold": 95}, {"threshold": float("nan")}]
@@ -213,7 +226,8 @@ class TestSyntheticTree:
         assert found.accepted == sum(row.accepted for row in found.by_feature)
         assert found.accepted == sum(len(pairs) for _, pairs in outcome.accepted)
         assert found.enriched == len(outcome.accepted)
-        assert 0.4 < found.rate < 0.9  # half of each feature, and at least one
+        assert found.rate == pytest.approx(0.5, abs=0.03)  # half of each feature, rare ones together
+        assert found.warning == ""
         assert found.without_features == sum(not proposed[hash_of(info_)] for info_ in tree_infos)
 
     def test_truth_equals_a_count_over_the_trees_own_table(
@@ -252,6 +266,12 @@ class TestSyntheticTree:
         found = validate_features(synthetic_tree, tiny_bundle, proposed, Rule(), cache=tmp_path).validation
         assert found.rate < 0.01 or found.rate > 0.9
         assert "--quantile" in found.warning
+
+    def test_a_quantile_that_keeps_almost_all_is_warned_about(
+        self, synthetic_tree, tiny_bundle, proposed, tmp_path
+    ) -> None:
+        found = validate_features(synthetic_tree, tiny_bundle, proposed, Rule(quantile=1.0), cache=tmp_path).validation
+        assert "almost everything" in found.warning
 
     def test_answers_of_another_tree_are_refused(self, synthetic_tree, tiny_bundle, tmp_path) -> None:
         with pytest.raises(DataError, match="none of the 40 records"):
