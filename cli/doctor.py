@@ -202,7 +202,7 @@ def look_at_indexes() -> Iterator[Check]:
 def _look_at_index(name: str, find: Callable[[], Path]) -> Iterator[Check]:
     from indexer.open import matching_model, open_index
 
-    index = open_index(find())
+    index = open_index(find(), backend="numpy")
     model = matching_model(index.manifest)
     yield Check(name, "ok", f"{len(index.keys)} ECGs, searched by {index.backend.name}, model {model.name}")
 

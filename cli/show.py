@@ -52,7 +52,7 @@ def _find(ref: str, index: str | None) -> "tuple[RecordInfo, dict[str, Any], Cal
 
     file = named_file(ref)
     if file is None:
-        opened = open_index(find_index(index))
+        opened = open_index(find_index(index), backend="numpy")
         target = resolve_ref(opened, ref)
         if isinstance(target, int):
             row = opened.store.records([target])[target]

@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from fgclep.durable import write_durably
+from fgclep.durable import sync_directory, write_durably
 from fgclep.errors import CorruptionError, FgclepError, NotSetUpError, UsageError
 from indexer.home import CURRENT, VERSIONS, index_dir
 from indexer.lease import take_lease
 from indexer.manifest import MANIFEST, SCHEMA, IndexManifest, manifest_json, parse_manifest, read_manifest
 from indexer.open import check_files, open_index
 from indexer.plan import free_bytes
-from indexer.publish import become_default, build_lock, clear_write_errors, publish
+from indexer.publish import become_default, build_lock, clear_write_errors, publish, sync_file
 
 _LEVEL = 3
 _MANIFEST_LIMIT = 10_000_000
@@ -55,7 +55,11 @@ def export_version(version_dir: Path, file: Path) -> int:
     check_files(version_dir, manifest, checksums=True)
     partial = file.with_name(f".{file.name}.part")
     try:
-        with clear_write_errors(file.parent, "Free some space, or export to another disk."):
+        with clear_write_errors(
+            file.parent,
+            "Free some space, or export to another disk.",
+            f"Change the permissions of {file.parent.absolute()}, or export to another folder.",
+        ):
             file.parent.mkdir(parents=True, exist_ok=True)
             with (
                 partial.open("wb") as raw,
@@ -64,8 +68,10 @@ def export_version(version_dir: Path, file: Path) -> int:
             ):
                 for name in (MANIFEST, *manifest.files):
                     _add(archive, version_dir, name)
+            sync_file(partial)
             _unpack(partial, None)
             partial.replace(file)
+            sync_directory(file.parent)
     finally:
         partial.unlink(missing_ok=True)
         lease.close()
@@ -112,7 +118,7 @@ def import_version(file: Path, home: Path, name: str | None = None) -> Path:
             write_durably(
                 target / MANIFEST, manifest_json(replace(manifest, name=directory.name, schema=SCHEMA)).encode()
             )
-            open_index(target).close()
+            open_index(target, backend="numpy").close()
             # Nothing points there, or the index would exist: what an import left that was killed just before.
             shutil.rmtree(directory / VERSIONS / manifest.version, ignore_errors=True)
             published = publish(target, directory, manifest.version)

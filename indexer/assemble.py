@@ -105,7 +105,7 @@ def assemble(
         dtype=dtype,
         options=content.options,
         calibration=calibration,
-        self_test=measure(open_backend(directory, stored), stored),
+        self_test=measure(open_backend(directory, stored, "numpy"), stored),
         files=describe_files(directory),
         additions=content.additions,
     )

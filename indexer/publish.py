@@ -31,7 +31,7 @@ def build_lock(directory: Path) -> Iterator[None]:
     Raises:
         FgclepError: if another process is building this index.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    _make_durably(directory)
     descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
@@ -49,6 +49,14 @@ def build_lock(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _make_durably(directory: Path) -> None:
+    """Make a directory and those above it, and their entries durable: a pointer in it is worth nothing without them."""
+    new = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in new:
+        sync_directory(path.parent)
+
+
 def _owner(descriptor: int) -> str:
     """Return the process number in a lock file, waiting for a builder that has the lock and is about to write it."""
     for _ in range(100):
@@ -60,12 +68,13 @@ def _owner(descriptor: int) -> str:
 
 
 @contextmanager
-def clear_write_errors(directory: Path, when_full: str) -> Iterator[None]:
+def clear_write_errors(directory: Path, when_full: str, when_forbidden: str | None = None) -> Iterator[None]:
     """Tell a full disk and a folder that may not be written as such, whatever call met them.
 
     Args:
-        directory: of the index.
+        directory: of the index, or what else is written.
         when_full: the hint for a full disk.
+        when_forbidden: the hint for a folder that may not be written; None for one of an index.
 
     Raises:
         FgclepError: instead of the OSError of either.
@@ -80,7 +89,8 @@ def clear_write_errors(directory: Path, when_full: str) -> Iterator[None]:
         if error.errno in _FORBIDDEN and _concerns(error, directory):
             raise FgclepError(
                 f"{directory} may not be written ({error}). The index was not changed.",
-                f"Change the permissions of {directory.parent}, or choose another folder: FGCLEP_HOME=PATH",
+                when_forbidden
+                or f"Change the permissions of {directory.parent}, or choose another folder: FGCLEP_HOME=PATH",
             ) from error
         raise
 
@@ -168,7 +178,12 @@ def sync_tree(directory: Path) -> None:
     """Make every file below a directory durable, then the directories."""
     for path in directory.rglob("*"):
         if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync_file(path)
     for path in (*(path for path in directory.rglob("*") if path.is_dir()), directory):
         sync_directory(path)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file that was written durable."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

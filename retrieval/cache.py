@@ -1,7 +1,6 @@
 """Query embeddings already computed, in the user's `library.sqlite`: a repeated query needs no model.
 
-The cache is a convenience: where the file cannot be read or written, or a text cannot be stored, searching goes on without
-it.
+The cache is a convenience: where the file cannot be read or written, or hold a text, searching goes on without it.
 """
 
 import logging

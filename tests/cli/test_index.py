@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.doctor import look_at_indexes
 from cli.main import run
 from cli.progress import record_progress
 from fgclep.errors import CompatibilityError
@@ -16,6 +17,7 @@ from indexer import build as build_module
 from indexer.embed import Tally
 from indexer.manifest import read_manifest
 from indexer.open import matching_model
+from tests.indexer.fakes import forbid_gpu
 
 
 class Run:
@@ -76,6 +78,14 @@ def test_the_index_accepts_its_own_model_only(built: Run, tiny_bundle: Path, oth
     assert matching_model(manifest) == matching_model(manifest, str(tiny_bundle)) == tiny_bundle
     with pytest.raises(CompatibilityError, match=manifest.model.fingerprint):
         matching_model(manifest, str(other_bundle))
+
+
+def test_looking_needs_no_gpu(built: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid_gpu(monkeypatch)
+    assert built("search", "sinus", "--ids") == 0, built.err
+    assert built("show", built.out.splitlines()[0]) == 0, built.err
+    checks = {check.name: check.detail for check in look_at_indexes()}
+    assert "40 ECGs, searched by numpy" in checks["index a"]
 
 
 def test_list_in_every_form(built: Run) -> None:

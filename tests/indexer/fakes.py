@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 
 from fgclep.datasets import Dataset
 from fgclep.preprocessing import EcgProcessor
@@ -127,6 +128,12 @@ def fake_rebuild(home: Path, name: str = "demo", seed: int = 1, **options: Any) 
     """Plan a rebuild; `options` as in `plan_rebuild`. Needs `reads_fakes`."""
     settings = {"workers": 0, "batch_size": 8, "shard_size": 16, **options}
     return plan_rebuild(fake_embedder(seed), name, home=home, **settings)
+
+
+def forbid_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test fail that looks for a GPU to search an index, however small."""
+    monkeypatch.setattr("indexer.open._GPU_FROM_ROWS", 1)
+    monkeypatch.setattr("indexer.open.gpu_backends", lambda: pytest.fail("a GPU was looked for"))
 
 
 @contextmanager

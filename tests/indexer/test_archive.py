@@ -17,7 +17,7 @@ from indexer.home import index_dir, list_indexes, resolve_index
 from indexer.manifest import MANIFEST, FileRef, manifest_json, read_manifest
 from indexer.open import open_index
 from indexer.verify import verify_index
-from tests.indexer.fakes import FakeDataset, fake_plan
+from tests.indexer.fakes import FakeDataset, fake_plan, forbid_gpu
 
 zstandard = pytest.importorskip("zstandard", reason="zstandard is not installed")
 
@@ -51,6 +51,11 @@ def test_it_is_a_plain_tar_with_zstandard_and_always_the_same(version: Path, arc
         assert tar.getnames() == [MANIFEST, *read_manifest(version).files]
 
 
+def test_an_import_is_opened_without_a_gpu(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid_gpu(monkeypatch)
+    import_version(archive, tmp_path)
+
+
 def test_another_name_is_the_index_s_own(archive: Path, tmp_path: Path) -> None:
     imported = import_version(archive, tmp_path, "other")
     assert open_index(imported, verify_checksums=True).manifest.name == "other"
@@ -72,6 +77,16 @@ def test_only_a_sound_version_is_exported_and_no_file_overwritten(version: Path,
     with pytest.raises(CorruptionError, match=r"index\.faiss"):
         export_version(damaged, tmp_path / "out" / "x.tar.zst")
     assert not list((tmp_path / "out").glob("*")) and not list((tmp_path / "out").glob(".*"))
+
+
+def test_an_archive_gets_its_name_when_it_is_on_the_disk(
+    version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, synced = tmp_path / "x.tar.zst", []
+    for name in ("sync_file", "sync_directory"):
+        monkeypatch.setattr(archive_module, name, lambda path: synced.append((path.name, file.exists())))
+    export_version(version, file)
+    assert synced == [(".x.tar.zst.part", False), (tmp_path.name, True)]
 
 
 def plain(file: Path) -> bytes:

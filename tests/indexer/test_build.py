@@ -27,7 +27,15 @@ from indexer.home import current_version, index_dir, resolve_index
 from indexer.open import open_index
 from indexer.reading import Chunk, Reader
 from indexer.sources import Sources
-from tests.indexer.fakes import PROCESSOR, FakeDataset, FakeModel, InterruptedDataset, fake_embedder, fake_plan
+from tests.indexer.fakes import (
+    PROCESSOR,
+    FakeDataset,
+    FakeModel,
+    InterruptedDataset,
+    fake_embedder,
+    fake_plan,
+    forbid_gpu,
+)
 
 
 def files(version_dir: Path) -> dict[str, bytes]:
@@ -50,6 +58,11 @@ def test_vectors_rows_and_counts_are_those_of_the_data(tmp_path: Path) -> None:
     details = {row["record_id"]: row["detail"] for row in index.store.rejects()}
     assert details["fake:20"] == "ZeroDivisionError: nobody foresaw this"
     assert index.manifest.self_test["recall_at_10"] == 1
+
+
+def test_a_build_is_tested_by_what_searches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid_gpu(monkeypatch)
+    assert open_index(run_build(fake_plan(tmp_path)), backend="numpy").manifest.self_test["backend"] == "numpy"
 
 
 def test_worker_processes_give_the_same_bytes(tmp_path: Path) -> None:

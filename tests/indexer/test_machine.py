@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from fgclep.errors import FgclepError
+from indexer import publish as publish_module
+from indexer.archive import export_version
 from indexer.build import run_build
 from indexer.home import current_version, index_dir, resolve_index
 from indexer.open import open_index
@@ -82,6 +84,27 @@ def test_a_folder_that_may_not_be_written_is_told_and_can_be_read() -> None:
             for path in (home, *(path for path in home.rglob("*") if path.is_dir())):
                 path.chmod(0o755)
         assert current_version(index_dir(home, "demo")) == version
+
+
+def test_an_archive_s_folder_that_may_not_be_written_is_named() -> None:
+    pytest.importorskip("zstandard", reason="zstandard is not installed")
+    with folder_for_anybody() as home:
+        version, out = run_build(fake_plan(home)), home / "out"
+        out.mkdir()
+        out.chmod(0o555)
+        with as_ordinary_user(), pytest.raises(FgclepError, match="may not be written") as refused:
+            export_version(version, out / "demo.tar.zst")
+    assert f"permissions of {out}," in refused.value.hint and "FGCLEP_HOME" not in refused.value.hint
+
+
+def test_a_new_index_is_on_the_disk_with_all_folders_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(publish_module, "sync_directory", synced.append)
+    directory = index_dir(tmp_path / "home", "demo")
+    for _ in range(2):
+        with build_lock(directory):
+            pass
+        assert sorted(synced) == [tmp_path, tmp_path / "home", directory.parent]
 
 
 @contextmanager
