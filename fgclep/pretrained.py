@@ -6,6 +6,8 @@ A bundle is a directory: `config.json`, `model.safetensors`, tokenizer files, `p
 
 import hashlib
 import json
+import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
+from fgclep.durable import sync_directory
+from fgclep.errors import CompatibilityError, CorruptionError, FgclepError, NotSetUpError
 from fgclep.preprocessing import EcgProcessor
 
 if TYPE_CHECKING:
@@ -138,24 +141,54 @@ def save_bundle(
     card: str,
     half: bool = True,
 ) -> None:
-    """Write a complete bundle; with `half` the weights are stored in float16 (loading widens them again)."""
+    """Write a complete bundle, in place of one that is there already only once it is whole.
+
+    Args:
+        path: the bundle's directory.
+        model, tokenizer, processor, calibration: its parts.
+        card: its README.
+        half: store the weights in float16 (loading widens them again).
+
+    Raises:
+        FgclepError: if it cannot be written, such as on a full disk; what was there is kept.
+    """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.mkdir(parents=True, exist_ok=True)
+    part, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("part", "old"))
     state = {
         name: tensor.detach()
         .to("cpu", torch.float16 if half and tensor.is_floating_point() else tensor.dtype)
         .contiguous()
         for name, tensor in model.state_dict().items()
     }
-    save_file(state, path / WEIGHTS_NAME, metadata={"format": "pt"})
     model.config.architectures = ["FGCLEPModel"]
-    model.config.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    processor.save_pretrained(path)
-    Path(path, CALIBRATION_NAME).write_text(json.dumps(asdict(calibration), indent=2) + "\n", encoding="utf-8")
-    Path(path, "README.md").write_text(card, encoding="utf-8")
+    try:
+        for leftover in (part, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        part.mkdir(parents=True)
+        save_file(state, part / WEIGHTS_NAME, metadata={"format": "pt"})
+        for piece in (model.config, tokenizer, processor):
+            piece.save_pretrained(part)
+        (part / CALIBRATION_NAME).write_text(json.dumps(asdict(calibration), indent=2) + "\n", encoding="utf-8")
+        (part / "README.md").write_text(card, encoding="utf-8")
+        for file in part.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        if path.exists():
+            path.rename(old)
+        part.rename(path)
+        sync_directory(path.parent)
+    except (OSError, SafetensorError) as error:
+        kept = "what was there is kept" if path.exists() else "there was none before"
+        raise FgclepError(
+            f"the model bundle {path} cannot be written ({error}); {kept}.",
+            "Free some disk, then repeat the command to go on.",
+        ) from error
+    finally:
+        for leftover in (part, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def load_calibration(path: Path) -> Calibration:

@@ -5,6 +5,7 @@ the small tables that evaluation looks into lie beside it. So whatever asks for 
 """
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -91,6 +92,16 @@ class Pack(Dataset):
             raise RecordReject(info.record_id, line["reject"], line["detail"])
         read_info = replace(info, dataset=line["read_as"]) if "read_as" in line else info
         return StoredEcg(read_info, np.array(self.units(row)), row.units_per_mv, row.fs_hz, tuple(line["flags"]))
+
+    def stamp(self, info: RecordInfo) -> list[tuple[int, int]]:
+        """Return size and checksum of all samples and lines: a pack that was made again is taken as changed."""
+        return self._stamp
+
+    @cached_property
+    def _stamp(self) -> list[tuple[int, int]]:
+        files = [file for shard in self.manifest["shards"] for file in shard["files"].values()]
+        digest = hashlib.sha256("".join(file["sha256"] for file in files).encode()).digest()
+        return [(sum(file["bytes"] for file in files), int.from_bytes(digest[:8], "big"))]
 
     def units(self, row: PackedRow) -> Units:
         """Return a record's samples as they are stored, int16 (12, samples), mapped from disk and not yet read."""

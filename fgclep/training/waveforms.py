@@ -95,8 +95,8 @@ def read_waveforms(
     """Prepare the waveforms of a whole data set.
 
     A pack whose records a model takes as they are (its rate, no filter, no centring) is read where it is, record by
-    record, when a batch asks for it. Anything else is prepared once and kept in `cache`, keyed by the data set's root,
-    rate and record ids and the processor. Rejected records are told and left out.
+    record, when a batch asks for it. Anything else is prepared once and kept in `cache`, keyed by the data set's root
+    and rate, the records' ids and stamps (`Dataset.stamp`), and the processor. Rejected records are told and left out.
 
     Args:
         dataset: what to read.
@@ -111,8 +111,9 @@ def read_waveforms(
     if isinstance(dataset, Pack) and (mapped := _map_pack(dataset, processor, report)) is not None:
         return mapped
     infos = list(dataset.iter_infos())
-    ids = hashlib.sha256("\n".join(info.record_id for info in infos).encode()).hexdigest()[:16]
-    key = {"root": str(dataset.root), "fs_hz": dataset.fs_hz, "ids": ids, "processor": repr(processor)}
+    known = "\n".join(f"{info.record_id} {dataset.stamp(info)}" for info in infos)
+    records = hashlib.sha256(known.encode()).hexdigest()[:16]
+    key = {"root": str(dataset.root), "fs_hz": dataset.fs_hz, "records": records, "processor": repr(processor)}
     stamp = cache / "waveforms.json"
     if not stamp.is_file() or json.loads(stamp.read_text(encoding="utf-8"))["key"] != key:
         try:

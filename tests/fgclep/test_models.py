@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from fgclep.errors import CompatibilityError, CorruptionError, NotSetUpError
+from fgclep.errors import CompatibilityError, CorruptionError, FgclepError, NotSetUpError
 from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
 from fgclep.models.dual_encoder import EcgEncoder, FGCLEPModel, amplitude_features, rhythm_features
 from fgclep.models.finding_memory import FindingMemory
@@ -153,6 +153,27 @@ def test_bundle_round_trip(tiny_bundle: Path, tmp_path: Path) -> None:
     assert load_calibration(saved) == load_calibration(tiny_bundle)
     copied = shutil.copytree(tiny_bundle, tmp_path / "copied")
     assert bundle_fingerprint(copied) == bundle_fingerprint(tiny_bundle)
+
+
+def test_a_bundle_is_replaced_once_the_new_one_is_whole(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    saved = shutil.copytree(tiny_bundle, tmp_path / "saved")
+    (saved / "of-an-older-kind.txt").write_text("", encoding="utf-8")
+    parts = load_model(tiny_bundle), load_model(tiny_bundle).tokenizer, EcgProcessor.from_pretrained(tiny_bundle)
+    with torch.no_grad():
+        parts[0].bias += 1
+    with monkeypatch.context() as patched, pytest.raises(FgclepError, match=r"No space left.*what was there is kept"):
+        patched.setattr(EcgProcessor, "save_pretrained", full)
+        save_bundle(saved, *parts, load_calibration(tiny_bundle), card="New.\n")
+    assert bundle_fingerprint(saved) == bundle_fingerprint(tiny_bundle)
+    save_bundle(saved, *parts, load_calibration(tiny_bundle), card="New.\n")
+    assert bundle_fingerprint(saved) != bundle_fingerprint(tiny_bundle)
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    assert not (saved / "of-an-older-kind.txt").exists()
 
 
 def test_transformers_way_of_loading_gives_the_same_model(tiny_bundle: Path) -> None:

@@ -79,6 +79,18 @@ def test_every_record_is_as_in_the_tree(tree: Path, packed: Path) -> None:
     check_same(open_dataset(tree), pack)
 
 
+def test_a_pack_that_was_made_again_of_other_samples_counts_as_changed(
+    tree: Path, packed: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(tree, tmp_path / "tree")
+    changed = sorted(other.rglob("*.dat"))[-1]
+    np.negative(np.fromfile(changed, "<i2")).tofile(changed)
+    run_pack(other, tmp_path / "pack")
+    info = next(open_dataset(packed).iter_infos())
+    stamps = [open_dataset(root).stamp(info) for root in (packed, packed, tmp_path / "pack")]
+    assert stamps[0] == stamps[1] != stamps[2]
+
+
 def test_real_trees_are_packed_without_a_loss(shared_data: Path, tmp_path: Path) -> None:
     for name in ("ptbxl", "challenge2021"):
         run_pack(shared_data / name, tmp_path / name)

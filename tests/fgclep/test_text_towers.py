@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from fgclep.errors import NotSetUpError
+from fgclep.errors import NotSetUpError, UsageError
 from fgclep.models.text_towers import load_text_tower, prune_vocabulary, rest_frozen, trainable_parameters
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -86,6 +86,12 @@ def test_frozen_blocks_and_embeddings_do_not_train() -> None:
     assert len(trained) == len(named)
     assert len(trainable_parameters(tower, frozen_blocks=0)) == len(list(tower.parameters()))
     assert all(parameter.requires_grad for parameter in tower.parameters())
+
+
+def test_more_frozen_blocks_than_there_are_is_refused() -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    with pytest.raises(UsageError, match="frozen_text_blocks is 9; the text tower has 3 blocks"):
+        trainable_parameters(BertModel(BertConfig(vocab_size=30, **sizes)), frozen_blocks=9)
 
 
 def test_frozen_blocks_work_without_dropout_while_the_others_train() -> None:

@@ -435,6 +435,21 @@ def test_an_export_that_is_none_is_refused(
         train_fine(smooth_bundle, tree, export, tmp_path / "run", FineConfig(batch_size=32), 1, lambda line: None)
 
 
+def test_texts_that_are_cut_are_counted_and_the_tower_sets_the_limit(
+    tree: Path, config: PairConfig, unbroken: Path, export: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    quick = FineConfig(epochs=1, batch_size=32, threads=1, precision="fp32", max_tokens=12)
+    bundle = train_fine(unbroken, tree, export, tmp_path / "fine", quick, 1, said.append)
+    counted = next(line for line in said if "texts are longer than 12 tokens" in line)
+    model = load_model(bundle)
+    told = next(line for line in said if "distinct texts" in line)
+    assert counted.startswith(f"{told.split(', ')[1].split()[0]} of ")  # every report is longer
+    assert model.tokenize(["atrial fibrillation " * 50])["input_ids"].shape[1] == 12
+    with pytest.raises(UsageError, match=r"max_tokens is 100000; the text tower reads at most \d+"):
+        train_fine(unbroken, tree, export, tmp_path / "other", replace(quick, max_tokens=100_000), 1, said.append)
+
+
 def test_a_batch_larger_than_the_data_is_refused(tree: Path, config: PairConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="batch_size 300 x accumulation 2 is 600 pairs a step"):
         train_coarse_pairs(tree, tmp_path, replace(config, batch_size=300, accumulation=2), 1, lambda line: None)

@@ -1,6 +1,7 @@
 """Prepared waveforms: what a cache holds is what reading would give, whatever happened to the cache before."""
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -49,14 +50,25 @@ def test_every_record_stands_beside_its_own_waveform(tree: Path, tmp_path: Path)
         assert np.abs(to_mv(units) - SLOW.prepare(record.waveform, record.fs_hz)).max() <= 0.000251
 
 
-def test_a_cache_gives_what_was_read_and_reads_nothing_again(tree: Path, tmp_path: Path) -> None:
+def test_a_cache_gives_what_was_read_and_reads_nothing_again(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, _ = read(tree, SLOW, tmp_path / "cache", workers=2)
-    for samples in tree.rglob("*.dat"):
-        samples.unlink()
+    monkeypatch.setattr("fgclep.datasets.base.read_wfdb", _killed)
     again, said = read(tree, SLOW, tmp_path / "cache")
     assert said == []
     assert again.infos == first.infos
     assert np.array_equal(again.waveforms[:], first.waveforms[:])
+
+
+def test_a_file_that_changed_is_read_again(tree: Path, tmp_path: Path) -> None:
+    first, _ = read(tree, SLOW, tmp_path / "cache")
+    changed = next(samples for samples in sorted(tree.rglob("*.dat")))
+    np.negative(np.fromfile(changed, "<i2")).tofile(changed)
+    os.utime(changed, ns=(0, 0))  # the clock of the file system may be too coarse for so short a test
+    again, _ = read(tree, SLOW, tmp_path / "cache")
+    differing = [not np.array_equal(*pair) for pair in zip(first.waveforms[:], again.waveforms[:], strict=True)]
+    assert sum(differing) == 1
 
 
 def test_a_cache_of_another_input_is_not_used(tree: Path, tmp_path: Path) -> None:
