@@ -28,7 +28,15 @@ from indexer.plan import (
     dataset_ref,
     embed_options,
 )
-from indexer.publish import become_default, build_lock, clear_write_errors, new_version_id, point_to, publish
+from indexer.publish import (
+    become_default,
+    build_lock,
+    clear_write_errors,
+    is_current,
+    new_version_id,
+    point_to,
+    publish,
+)
 from indexer.sources import Sources
 from indexer.staging import Staging
 from indexer.store import write_store
@@ -241,9 +249,12 @@ def run_build(plan: Plan, progress: Callable[[Tally], None] | None = None) -> Pa
 def _start(plan: Plan, staging: Staging) -> str:
     """Prepare the staging directory; return the version's name, which exists if a killed run had only to clean up."""
     identity = {**plan.identity(), "arithmetic": plan.embedder.arithmetic}
-    if (plan.directory / VERSIONS / str(staging.planned("version"))).is_dir():
-        if plan.resume and not staging.differences(identity):
-            return str(staging.planned("version"))
+    finished = str(staging.planned("version"))
+    if (plan.directory / VERSIONS / finished).is_dir():
+        # Once it is searched, a run over more or fewer records is another one: the data changed since.
+        changed = is_current(plan.directory, finished) and staging.covered() != plan.total
+        if plan.resume and not changed and not staging.differences(identity):
+            return finished
         staging.discard()
     plan.check_base()
     return staging.prepare(identity, new_version_id(plan.embedder.model.fingerprint), resume=plan.resume)

@@ -157,6 +157,11 @@ def versions_before(directory: Path) -> list[str]:
     return [line for line in lines if line not in ("", current) and (directory / VERSIONS / line).is_dir()]
 
 
+def is_current(directory: Path, version: str) -> bool:
+    """Tell whether a version is the current one."""
+    return _read_line(directory / CURRENT) == version
+
+
 def _remember(directory: Path, before: list[str]) -> None:
     replace_line(directory / HISTORY, "\n".join(before))
 

@@ -140,12 +140,19 @@ class Staging:
 
     def entry(self, number: int) -> ShardEntry | None:
         """Return a finished shard's entry, or None if it is unfinished or damaged and must be made again."""
+        entry = _read_entry(self._path(number, "json"))
         try:
-            entry = ShardEntry(**json.loads(self._path(number, "json").read_text(encoding="utf-8")))
-            sound = all(sha256_file(self._path(number, name)) == entry.sha256[name] for name in _FILES)
-        except (OSError, ValueError, TypeError, KeyError):
+            sound = entry is not None and all(
+                sha256_file(self._path(number, name)) == entry.sha256[name] for name in _FILES
+            )
+        except (OSError, KeyError):
             return None
         return entry if sound else None
+
+    def covered(self) -> int:
+        """Count the records of the finished shards by their entries alone; `entry` also looks at the files."""
+        entries = map(_read_entry, self._shards.glob("*.json"))
+        return sum(entry.indexed + sum(entry.rejected_by_reason.values()) for entry in entries if entry is not None)
 
     def vectors(self, number: int) -> Vectors:
         """Load a shard's vectors (n, D)."""
@@ -175,3 +182,10 @@ class Staging:
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) and {"version", "plan"} <= found.keys() else None
+
+
+def _read_entry(path: Path) -> ShardEntry | None:
+    try:
+        return ShardEntry(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

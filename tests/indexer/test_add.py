@@ -206,6 +206,20 @@ def test_an_addition_that_only_had_to_clean_up_does_without_a_base_that_was_remo
     assert open_index(more).manifest.counts.listed == 30 and more != added
 
 
+def test_an_addition_that_only_had_to_clean_up_is_another_one_once_the_data_grew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 10)))
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(build_module, "become_default", lambda home, name: 1 / 0)
+        run_build(fake_add(tmp_path, FakeDataset(tmp_path, 20), only_new=True))
+    with pytest.raises(FgclepError, match=r"to .* meanwhile") as refused:
+        run_build(fake_add(tmp_path, FakeDataset(tmp_path, 30), only_new=True))
+    assert refused.value.hint == "Repeat the command."
+    added = run_build(fake_add(tmp_path, FakeDataset(tmp_path, 30), only_new=True))
+    assert open_index(added).manifest.counts.listed == 30
+
+
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(NotSetUpError, match=r"no index 'demo' .*\(there: none\)"):
         fake_add(tmp_path, FakeDataset(tmp_path, 10))

@@ -386,6 +386,20 @@ def test_shards_that_a_killed_removal_left_are_not_taken_for_ours(tmp_path: Path
     assert files(run_build(fake_plan(tmp_path))) == files(run_build(fake_plan(tmp_path, name="whole")))
 
 
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_run_that_only_had_to_clean_up_is_another_one_once_the_data_grew(
+    grown: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(build_module, "become_default", lambda home, name: 1 / 0)
+        run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 40)))
+    killed = current_version(index_dir(tmp_path, "demo"))
+    version = run_build(fake_plan(tmp_path, FakeDataset(tmp_path, 50 if grown else 40)))
+    assert (version != killed) == grown and current_version(index_dir(tmp_path, "demo")) == version
+    assert open_index(version).manifest.counts.listed == (50 if grown else 40)
+    assert not (index_dir(tmp_path, "demo") / "staging").exists()
+
+
 def interrupt_once(times: int) -> Callable[[Tally], None]:
     sent: list[int] = []
 
