@@ -34,8 +34,8 @@ def tell_run(key: str, without_report: int, tally: "RunTally", *, as_json: bool)
         _print_pairs(
             [("run", key), *((name.replace("_", " "), v) for name, v in {**counts, "bad_answers": bad}.items())]
         )
-    if tally.unanswered:
-        say(f"warning: {tally.unanswered:,} reports have no answer; the last: {tally.failure or 'nothing came back'}")
+    if tally.warning:
+        say(f"warning: {tally.warning}")
     say("Next: fgclep enrich validate --data PATH")
 
 

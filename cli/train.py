@@ -93,7 +93,8 @@ def run_steps(
 ) -> None:
     """Do all three steps: coarse model, waveform features behind the reports, fine model.
 
-    Steps that are done are skipped; a step that was stopped goes on where it was. Writes OUT/fine/bundle.
+    Steps that are done are skipped; a step that was stopped goes on where it was. Settings of steps that are still to
+    come may change. Writes OUT/fine/bundle.
     """
     from cli.enrich import refuse_network
     from fgclep.training.pipeline import train_all

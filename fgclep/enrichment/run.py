@@ -36,6 +36,13 @@ class RunTally:
         """Bad answers and missing ones of this run."""
         return sum(self.problems.values()) + self.unanswered
 
+    @property
+    def warning(self) -> str:
+        """Not empty where texts stay unanswered."""
+        if not self.unanswered:
+            return ""
+        return f"{self.unanswered:,} reports have no answer; the last: {self.failure or 'nothing came back'}"
+
 
 def run_enrichment(
     store: EnrichmentStore,

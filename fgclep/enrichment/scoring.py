@@ -47,11 +47,11 @@ class Rule:
     def __post_init__(self) -> None:
         if self.quantile is not None and not 0 < self.quantile <= 1:
             raise UsageError(
-                f"--quantile is {self.quantile}; expected the share to keep, above 0 and at most 1.", "--quantile 0.5"
+                f"quantile is {self.quantile}; expected the share to keep, above 0 and at most 1.", "--quantile 0.5"
             )
         if not -1 <= self.threshold <= 1:
             raise UsageError(
-                f"--threshold is {self.threshold}; expected a score, at most 1.", f"--threshold {PAPER_THRESHOLD}"
+                f"threshold is {self.threshold}; expected a score, at most 1.", f"--threshold {PAPER_THRESHOLD}"
             )
 
 

@@ -1,19 +1,19 @@
 """All three steps of FG-CLEP, one after the other: coarse model, enriched reports, fine model.
 
 Every step keeps what it has done (checkpoints, answers, an export that is whole or absent), and a file beside them says
-which steps are done. So after a stop at any instant the same call goes on where it was.
+which steps are done, with which settings. So after a stop at any instant the same call goes on where it was; what is
+not done yet may get other settings, as far as its own folder allows.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fgclep.datasets import Dataset, open_dataset
 from fgclep.datasets.splits import split_of
-from fgclep.durable import write_durably
 from fgclep.enrichment.export import enriched_rows, write_rows
 from fgclep.enrichment.run import run_enrichment
 from fgclep.enrichment.store import EnrichmentStore
@@ -24,8 +24,8 @@ from fgclep.record import RecordInfo
 from fgclep.training.config import CoarseConfig, PairConfig
 from fgclep.training.pair_run import train_coarse_pairs, train_fine
 from fgclep.training.run import train_coarse
-from fgclep.training.run_config import EnrichConfig, RunConfig
-from fgclep.training.run_folder import logged, pin_settings
+from fgclep.training.run_config import EnrichConfig, RunConfig, hints_of_table, in_table
+from fgclep.training.run_folder import logged, pin_settings, read_settings, save_settings
 
 STATE = "steps.json"
 
@@ -84,15 +84,14 @@ def train_all(
         report: told one line per step of the run.
 
     Raises:
-        UsageError: if `out` holds a run with other settings.
+        UsageError: if `out` holds a run with other settings, of a step that is done or in its folder.
         FgclepError: whatever a step raises; what was done before is kept.
     """
     refuse_torchrun("train run")
     open_dataset(data)  # so that a wrong path is told before anything is written
     out.mkdir(parents=True, exist_ok=True)
-    pin_settings(out / "config.json", asdict(config) | {"data": str(data.resolve())})
+    state = _State(out / STATE, data, config)
     tell = logged(out, report)
-    state = _State(out / STATE)
     export = out / "enriched.jsonl"
 
     def coarse() -> None:
@@ -105,25 +104,37 @@ def train_all(
         train_fine(out / "coarse", data, export, out / "fine", config.fine, workers, tell)
 
     for number, step in enumerate((coarse, enrich, fine), start=1):
-        if step.__name__ in state.done:
-            tell(f"step {number}, {step.__name__}: done before")
+        name = step.__name__
+        if name in state.done:
+            tell(f"step {number}, {name}: done before")
             continue
-        tell(f"step {number}, {step.__name__}")
-        step()
-        state.add(step.__name__)
+        tell(f"step {number}, {name}")
+        with hints_of_table(name, None if step is enrich else out / name):
+            step()
+        state.add(name)
     return out / "fine" / "bundle"
 
 
 class _State:
-    """Which steps are done."""
+    """Which steps are done, each with its settings, which are bound from then on.
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.done: list[str] = json.loads(file.read_text(encoding="utf-8"))["done"] if file.is_file() else []
+    Raises:
+        UsageError: if they were done with others.
+    """
+
+    def __init__(self, file: Path, data: Path, config: RunConfig) -> None:
+        self._file = file
+        self._data, self._tables = str(data.resolve()), asdict(config)
+        earlier = read_settings(file)
+        self.done = [step for step in self._tables if step in earlier]
+        pin_settings(file, self._settings())
 
     def add(self, step: str) -> None:
         self.done.append(step)
-        write_durably(self.file, (json.dumps({"done": self.done}) + "\n").encode())
+        save_settings(self._file, self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        return {"data": self._data} | {step: self._tables[step] for step in self.done}
 
 
 def enrich_reports(
@@ -149,14 +160,7 @@ def enrich_reports(
     dataset = open_dataset(data)
     store = EnrichmentStore(out / "enrichment.sqlite", create=True)
     try:
-        worklist = collect_texts(_training_infos(dataset))
-        provider = config.provider().open()
-        tally = run_enrichment(store, worklist.texts, provider)
-        report(
-            f"{tally.done:,} of {tally.total:,} distinct reports answered by {provider.identity.model}, "
-            f"{tally.resumed:,} of them before; {tally.rejected:,} bad or missing answers"
-        )
-        run_id = store.start_run(provider.identity)
+        run_id = _ask(store, dataset, config, report)
         outcome = validate_features(
             data,
             bundle,
@@ -170,11 +174,27 @@ def enrich_reports(
         number = store_outcome(store, run_id, data, outcome)
         report(f"{found.accepted:,} of {found.proposed:,} features accepted ({found.rate:.1%}), validation {number}")
         if found.warning:
-            report(f"warning: {found.warning}")
+            report(f"warning: {in_table(found.warning, 'enrich')}")
         count = write_rows(export, enriched_rows(_training_infos(dataset), dict(outcome.accepted)))
         report(f"{count:,} records in {export}")
     finally:
         store.close()
+
+
+def _ask(store: EnrichmentStore, dataset: Dataset, config: EnrichConfig, report: Callable[[str], None]) -> int:
+    """Ask about the training reports; return the run's number.
+
+    Nothing of the provider outlives the call: a language model would keep its memory from the model that scores.
+    """
+    provider = config.provider().open()
+    tally = run_enrichment(store, collect_texts(_training_infos(dataset)).texts, provider)
+    report(
+        f"{tally.done:,} of {tally.total:,} distinct reports answered by {provider.identity.model}, "
+        f"{tally.resumed:,} of them before; {tally.rejected:,} bad or missing answers"
+    )
+    if tally.warning:
+        report(f"warning: {tally.warning}")
+    return store.start_run(provider.identity)
 
 
 def _training_infos(dataset: Dataset) -> Iterator[RecordInfo]:

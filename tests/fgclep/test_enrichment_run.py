@@ -131,7 +131,7 @@ class TestRun:
         for resumed in (0, 9, 9):
             tally = run_enrichment(store, texts, Stubborn())
             assert (tally.done, tally.resumed, tally.unanswered) == (9, resumed, 1)
-            assert tally.failure == "no reply"
+            assert tally.warning == "1 reports have no answer; the last: no reply"
 
     @pytest.mark.parametrize(("heard", "silent"), [(0, 8), (16, 24)])
     def test_a_provider_without_any_answer_stops_the_run(self, store, heard: int, silent: int) -> None:

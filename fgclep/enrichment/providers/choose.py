@@ -71,7 +71,7 @@ class ProviderChoice:
             from fgclep.enrichment.providers.replay import Replay
 
             if self.answers is None:
-                raise UsageError("--backend replay needs recorded answers.", "--answers FILE")
+                raise UsageError("backend replay needs recorded answers.", "--answers FILE")
             return Replay(self.answers)
         if self.backend is Backend.VLLM:
             from fgclep.enrichment.providers.vllm_engine import VllmEngine
@@ -91,7 +91,7 @@ class ProviderChoice:
 
     def _llm(self) -> str:
         if not self.llm:
-            raise UsageError(f"--backend {self.backend} needs a language model.", "--llm NAME")
+            raise UsageError(f"backend {self.backend} needs a language model.", "--llm NAME")
         return self.llm
 
     def _key(self) -> str | None:

@@ -100,7 +100,7 @@ class OpenAiServer:
             stop.set()
             raise UsageError(
                 f"{self._url} refuses the model {self.identity.model!r}: {error.message}",
-                "--llm NAME as the server lists it, --url ending in /v1, --key-file PATH",
+                "--llm NAME as the server lists it, --url URL ending in /v1, --key-file PATH",
             ) from error
         except openai.BadRequestError as error:  # it may be this report only, for one because it is too long
             self.failure = f"{self._url} refuses the request: {error.message}"

@@ -52,7 +52,7 @@ class VllmEngine:
         except (RuntimeError, ValueError) as error:
             raise FgclepError(
                 f"vLLM does not start {model!r}: {error}",
-                "With too little memory: -o gpu_memory_utilization=0.9, -o max_model_len=1536, or a smaller --llm.",
+                "With too little memory: -o gpu_memory_utilization=0.9, -o max_model_len=1536, or a smaller model.",
             ) from error
         self._refusals = (ValueError, VLLMValidationError)
         self._params = SamplingParams(
