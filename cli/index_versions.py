@@ -27,16 +27,18 @@ def collect(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove old versions; never the current one, nor one that a process has open."""
+    """Remove old versions and what killed runs left; never the current version, nor one that a process has open."""
     from cli import settings
     from indexer.home import index_dir
     from indexer.versions import remove_old
 
-    name = own_index(name)
+    name = name if name in _never_published() else own_index(name)
     result = remove_old(index_dir(settings.home(), name), keep, dry_run=dry_run)
     for version in result.in_use:
         say(f"{version} is kept: a process has it open.")
     done = "Would remove" if dry_run else "Removed"
+    if result.leftovers:
+        say(f"{done} what a killed import, relocation or removal left: {', '.join(result.leftovers)}.")
     number = f"{len(result.removed)} version{'' if len(result.removed) == 1 else 's'}"
     say(f"{done} {number} of index {name}, {result.freed_bytes / 1e6:,.1f} MB.")
     if as_json:
@@ -47,12 +49,23 @@ def collect(
                 "dry_run": dry_run,
                 "removed": list(result.removed),
                 "in_use": list(result.in_use),
+                "leftovers": list(result.leftovers),
                 "freed_bytes": result.freed_bytes,
             }
         )
     else:
         for version in result.removed:
             typer.echo(version)
+
+
+def _never_published() -> set[str]:
+    """Return the names of indexes that are nothing but what a killed import left."""
+    from cli import settings
+    from indexer.home import CURRENT, indexes_dir
+    from indexer.versions import leftovers
+
+    directories = indexes_dir(settings.home()).glob("*")
+    return {path.name for path in directories if not (path / CURRENT).exists() and leftovers(path)}
 
 
 def export(

@@ -22,7 +22,7 @@ from indexer.lease import take_lease
 from indexer.manifest import MANIFEST, SCHEMA, IndexManifest, manifest_json, parse_manifest, read_manifest
 from indexer.open import check_files, open_index
 from indexer.plan import free_bytes
-from indexer.publish import become_default, build_lock, clear_write_errors, publish, sync_file
+from indexer.publish import INCOMING, become_default, build_lock, clear_write_errors, publish, sync_file
 
 _LEVEL = 3
 _MANIFEST_LIMIT = 10_000_000
@@ -111,7 +111,7 @@ def import_version(file: Path, home: Path, name: str | None = None) -> Path:
             raise UsageError(
                 f"There is an index {directory.name} already.", f"fgclep index import {file} --name OTHER-NAME"
             )
-        target = directory / "incoming"
+        target = directory / INCOMING
         shutil.rmtree(target, ignore_errors=True)
         try:
             _unpack(file, target)

@@ -15,6 +15,7 @@ from indexer.home import CURRENT, DEFAULT, VERSIONS, default_index, indexes_dir,
 
 LOCK = "LOCK"
 HISTORY = "HISTORY"
+INCOMING, RELOCATING = "incoming", "relocating"  # where an import and a relocation make their version
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 

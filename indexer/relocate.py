@@ -14,7 +14,7 @@ from indexer.base import Base, open_base
 from indexer.home import index_dir
 from indexer.ids import IdSet
 from indexer.manifest import MANIFEST, SCHEMA, DatasetRef, manifest_json
-from indexer.publish import build_lock, clear_write_errors, new_version_id, publish
+from indexer.publish import RELOCATING, build_lock, clear_write_errors, new_version_id, publish
 from indexer.sources import open_source
 from indexer.store_update import share_file
 
@@ -69,7 +69,7 @@ def relocate_index(home: Path, name: str, root: Path, *, moved: Path | None = No
             options={**manifest.options, "base": base.path.name},
             schema=SCHEMA,
         )
-        target = directory / "relocating"
+        target = directory / RELOCATING
         shutil.rmtree(target, ignore_errors=True)
         for file in manifest.files:
             (target / file).parent.mkdir(parents=True, exist_ok=True)

@@ -230,6 +230,16 @@ def test_the_life_of_an_index(
     assert fgclep("index", "import", archive, "--name", "c") == 6
 
 
+def test_gc_removes_what_a_killed_first_import_left(fgclep: Run, fgclep_home: Path) -> None:
+    left = fgclep_home / "indexes" / "half" / "incoming"
+    left.mkdir(parents=True)
+    (left / "store.sqlite").write_bytes(bytes(10))
+    assert fgclep.json("index", "gc", "half", "--dry-run")["leftovers"] == ["incoming"]
+    assert fgclep("index", "gc", "half") == 0 and not left.exists()
+    assert "Removed what a killed import, relocation or removal left: incoming." in fgclep.err
+    assert fgclep("index", "gc", "half") == 3
+
+
 def test_a_dry_run_measures_and_writes_nothing(
     fgclep: Run, synthetic_tree: Path, tiny_bundle: Path, fgclep_home: Path
 ) -> None:

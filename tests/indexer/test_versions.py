@@ -1,6 +1,7 @@
 """Going back, choosing and removing versions; what somebody reads is never removed, and stays readable if it is."""
 
 import multiprocessing
+import os
 import shutil
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,7 +15,7 @@ from indexer.build import run_build
 from indexer.home import index_dir, replace_line, resolve_index
 from indexer.lease import take_lease
 from indexer.manifest import MANIFEST
-from indexer.open import open_index
+from indexer.open import STORE, open_index
 from indexer.publish import build_lock
 from indexer.versions import activate, list_versions, remove_old, roll_back
 from tests.indexer.fakes import FakeDataset, fake_plan
@@ -109,6 +110,40 @@ def test_the_newest_and_the_current_one_are_kept(versions: list[Path], directory
     assert roll_back(directory) == versions[2]
     with pytest.raises(UsageError, match="0 versions"):
         remove_old(directory, 0)
+
+
+def size(*paths: Path) -> int:
+    return sum(path.stat().st_size for path in paths)
+
+
+def test_what_versions_share_is_freed_once_and_with_the_last_of_them(versions: list[Path], directory: Path) -> None:
+    shared = [version / STORE for version in versions[:2]]
+    shared[1].unlink()
+    os.link(*shared)
+    own = [[path for path in version.rglob("*") if path.is_file() and path not in shared] for version in versions]
+    assert remove_old(directory, 2, dry_run=True).freed_bytes == size(*own[0])
+    assert remove_old(directory, 1, dry_run=True).freed_bytes == size(*own[0], *own[1], shared[0])
+    os.link(shared[0], versions[2] / "shared")
+    expected = size(*own[0], *own[1])
+    assert remove_old(directory, 1).freed_bytes == expected
+
+
+def test_what_a_killed_import_or_relocation_left_goes(versions: list[Path], directory: Path) -> None:
+    for name in ("incoming", "relocating"):
+        (directory / name / "embeddings").mkdir(parents=True)
+        (directory / name / "embeddings" / "vectors.npy").write_bytes(bytes(100))
+    told = remove_old(directory, 3, dry_run=True)
+    assert (told.removed, told.leftovers, told.freed_bytes) == ((), ("incoming", "relocating"), 200)
+    assert remove_old(directory, 3) == told and not list(directory.glob("*ing"))
+    assert remove_old(directory, 3).leftovers == () and list_versions(directory) == versions
+
+
+def test_of_an_index_that_was_never_published_only_leftovers_go(tmp_path: Path) -> None:
+    directory = index_dir(tmp_path, "half")
+    (directory / "incoming").mkdir(parents=True)
+    assert remove_old(directory, 1).leftovers == ("incoming",)
+    with pytest.raises(NotSetUpError, match="no published version"):
+        remove_old(directory, 1)
 
 
 def hold(version: Path, pipe: Connection) -> None:
