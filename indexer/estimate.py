@@ -28,11 +28,11 @@ class Estimate:
     """What a run will take.
 
     Attributes:
-        records: that will be read.
+        records: that will be read; not those of finished shards, where a run goes on.
         sampled: records that were read and encoded to find out.
         rejected: how many of them were rejects.
         read_ms, encode_ms, store_ms: of one record in one process, measured.
-        seconds: of the whole run, with its number of worker processes.
+        seconds: of all that is left to do, with its number of worker processes.
         memory_bytes: of all its processes at the peak.
         disk_bytes: needed at most; `free_bytes` are there.
     """
@@ -59,7 +59,8 @@ def estimate(plan: Plan, cores: int) -> Estimate:
         plan: of a build, an addition or a rebuild.
         cores: that the run may use.
     """
-    chunks = [Chunk(0, part, last=False) for part in _sample(plan)]
+    left = max(0, plan.total - (plan.staging.covered() if plan.continues else 0))
+    chunks = [Chunk(0, part, last=False) for part in _sample(plan, left)]
     reader = Reader(plan.listing.sources, plan.embedder.processor, plan.embedder.as_stored)
     started = time.perf_counter()
     prepared = [reader(chunk) for chunk in chunks]
@@ -78,23 +79,24 @@ def estimate(plan: Plan, cores: int) -> Estimate:
         each = (max(reading / workers, encoding) if workers else reading + encoding) / sampled
     folder_free = free_bytes(plan.directory)[1]
     return Estimate(
-        records=plan.total,
+        records=left,
         sampled=sampled,
         rejected=sum(len(content.rejects) for content in prepared),
         read_ms=1000 * reading / sampled,
         encode_ms=1000 * encoding / sampled,
         store_ms=1000 * storing,
-        seconds=plan.total * (each + storing),
+        seconds=left * each + plan.total * storing,  # the store is written at the end, with the rows of all shards
         memory_bytes=_memory(plan, reader, chunks[0], prepared[0]),
         disk_bytes=plan.disk_bytes,
         free_bytes=folder_free,
     )
 
 
-def _sample(plan: Plan) -> list[list[tuple[int, RecordInfo]]]:
-    """Return records from everywhere in the listing, in chunks as the run makes them."""
-    step = max(1, -(-plan.total // _SAMPLE))  # rounded up, so that the last records have their share
-    pairs = list(islice(plan.listing.pairs(), 0, None, step))
+def _sample(plan: Plan, left: int) -> list[list[tuple[int, RecordInfo]]]:
+    """Return records from everywhere in what is left of the listing, in chunks as the run makes them."""
+    number = left or plan.total  # where nothing is left to read, all: something must be measured
+    step = max(1, -(-number // _SAMPLE))  # rounded up, so that the last records have their share
+    pairs = list(islice(plan.listing.pairs(), plan.total - number, None, step))
     size = plan.embed.batch_size
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 

@@ -4,6 +4,7 @@ A search without filters does not import this module, and so not SQLAlchemy's qu
 """
 
 import difflib
+import math
 import re
 from collections.abc import Sequence
 
@@ -64,7 +65,7 @@ def _range_condition(option: str, text: str | None) -> list[Condition]:
         return []
     low, high = _split_range(option, text)
     try:
-        bounds = [float(part) if part else None for part in (low, high)]
+        bounds = [_finite(part) if part else None for part in (low, high)]
     except ValueError:
         raise UsageError(f"--{option} is {text!r}, expected numbers as LOW:HIGH.", f"--{option} 40:65") from None
     if bounds[0] is not None and bounds[1] is not None and bounds[0] > bounds[1]:
@@ -72,6 +73,12 @@ def _range_condition(option: str, text: str | None) -> list[Condition]:
     values = RECORDS.c[ALIASES[option]]
     parts = [] if bounds[0] is None else [values >= literal(bounds[0])]
     return parts if bounds[1] is None else [*parts, values <= literal(bounds[1])]
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no bound")  # comparisons with NaN are never true, so nothing would be found
+    return value
 
 
 def _split_range(option: str, text: str) -> tuple[str, str]:

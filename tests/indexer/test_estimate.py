@@ -9,9 +9,11 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from fgclep.errors import InterruptedWork
 from indexer import build as build_module
 from indexer import estimate as estimate_module
 from indexer.build import run_build
+from indexer.embed import Tally
 from indexer.estimate import estimate
 from tests.indexer.fakes import FakeDataset, FakeModel, fake_add, fake_plan, fake_rebuild, reads_fakes
 
@@ -73,6 +75,22 @@ def test_processes_that_read_and_encode_share_the_work(
 ) -> None:
     found = estimate(fake_plan(tmp_path, FakeDataset(tmp_path, 1000), workers=workers, batch_size=64), cores)
     assert found.seconds == pytest.approx(1000 * ((READ_S + ENCODE_S) / share + STORE_S))
+
+
+def test_of_a_run_that_goes_on_only_what_is_left_counts(slow: list[int], tmp_path: Path) -> None:
+    data = FakeDataset(tmp_path, 100, mended=True)
+
+    def stop(tally: Tally) -> None:
+        if tally.done > 48:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedWork):
+        run_build(fake_plan(tmp_path, data), stop)
+    slow.clear()
+    found = estimate(fake_plan(tmp_path, data), cores=2)
+    assert (found.records, found.sampled, min(slow)) == (52, 52, 48)
+    assert found.seconds == pytest.approx(52 * (READ_S + ENCODE_S) + 100 * STORE_S)
+    assert estimate(fake_plan(tmp_path, data, resume=False), cores=2).records == 100
 
 
 def test_of_an_addition_and_a_rebuild_only_what_they_read_counts(tmp_path: Path) -> None:

@@ -243,6 +243,8 @@ def test_shorthands_select_the_rows_they_say(engine: Engine, filters: Filters, e
         (Filters(age="40"), "expected LOW:HIGH"),
         (Filters(age=":"), "expected LOW:HIGH"),
         (Filters(age="a:b"), "expected numbers"),
+        (Filters(age="nan:60"), "expected numbers"),
+        (Filters(rate="60:inf"), "expected numbers"),
         (Filters(qtc="500:400"), "lower end comes first"),
         (Filters(sex="x"), "expected F or M"),
         (Filters(date="yesterday:"), "expected YYYY"),
