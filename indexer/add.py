@@ -155,7 +155,7 @@ def plan_add(
         name: of the index.
         home: the directory of settings and indexes.
         only_new: leave out the records that are indexed; else any such record is refused.
-        workers, batch_size, resume, max_reject_rate, shard_size: as in `indexer.build.build_index`.
+        workers, batch_size, resume, max_reject_rate, shard_size: as in `indexer.build.plan_build`.
 
     Raises:
         NotSetUpError: if there is no such index.

@@ -14,7 +14,7 @@ from typing import Any
 from fgclep.datasets import Dataset, open_for_rate
 from fgclep.errors import DataError, InterruptedWork, TooManyRejectsError
 from indexer.assemble import Content, assemble
-from indexer.embed import Embedder, Listing, Tally, embed_records, load_embedder
+from indexer.embed import Embedder, Listing, Tally, embed_records
 from indexer.home import VERSIONS, index_dir
 from indexer.manifest import Counts
 from indexer.plan import (
@@ -122,61 +122,6 @@ class BuildPlan(Plan):
         return counts
 
 
-def build_index(
-    data: Path,
-    name: str,
-    *,
-    home: Path,
-    model: str | None = None,
-    workers: int | None = None,
-    batch_size: int | None = None,
-    dtype: str = "float32",
-    limit: int | None = None,
-    resume: bool = True,
-    progress: Callable[[Tally], None] | None = None,
-    max_reject_rate: float = MAX_REJECT_RATE,
-) -> Path:
-    """Build and publish an index of a data set.
-
-    Args:
-        data: a tree that `fgclep.datasets.open_dataset` recognises.
-        name: of the index; an existing one gets a new version.
-        home: the directory of settings and indexes.
-        model: name or path of a bundle; None means the shipped one.
-        workers: processes that read records, and encode them too on a CPU; 0 works in this one; None suits the machine.
-        batch_size: records that are read and encoded together; None suits the device.
-        dtype: `float32`, `float16` or `int8`, of the stored vectors; see `indexer.manifest.STORED`.
-        limit: read only the first so many records.
-        resume: go on with an unfinished build; False discards it.
-        progress: called after every batch.
-        max_reject_rate: more rejects than this share of the records read, and nothing is published.
-
-    Returns:
-        The published version's directory.
-
-    Raises:
-        NotSetUpError: if the data or the model does not exist.
-        UsageError: if the name is none, or an unfinished build has other settings.
-        DataError: if there is nothing to index.
-        TooManyRejectsError: if too many records were rejected.
-        InterruptedWork: if Ctrl-C was pressed; everything finished is kept.
-        FgclepError: if the disk is full or another process builds this index.
-    """
-    plan = plan_build(
-        open_for_model(data, embedder := load_embedder(model)),
-        embedder,
-        name,
-        home=home,
-        workers=workers,
-        batch_size=batch_size,
-        dtype=dtype,
-        limit=limit,
-        resume=resume,
-        max_reject_rate=max_reject_rate,
-    )
-    return run_build(plan, progress)
-
-
 def open_for_model(data: Path, embedder: Embedder) -> Dataset:
     """Open a data set at the rate that suits a model: the lowest one that loses nothing, else the highest."""
     return open_for_rate(data, embedder.processor.fs_hz)
@@ -196,7 +141,26 @@ def plan_build(
     max_reject_rate: float = MAX_REJECT_RATE,
     shard_size: int = SHARD_SIZE,
 ) -> BuildPlan:
-    """Check what a build needs before it starts; arguments as in `build_index`. Writes nothing."""
+    """Check what a build needs before it starts. Writes nothing.
+
+    Args:
+        dataset: opened at the rate that suits the model; see `open_for_model`.
+        embedder: the model.
+        name: of the index; an existing one gets a new version.
+        home: the directory of settings and indexes.
+        workers: processes that read records, and encode them too on a CPU; 0 works in this one; None suits the machine.
+        batch_size: records that are read and encoded together; None suits the device.
+        dtype: `float32`, `float16` or `int8`, of the stored vectors; see `indexer.manifest.STORED`.
+        limit: read only the first so many records.
+        resume: go on with an unfinished build; False discards it.
+        max_reject_rate: more rejects than this share of the records read, and nothing is published.
+        shard_size: records that are finished together; an interrupted build keeps whole groups of them.
+
+    Raises:
+        UsageError: if the name is none.
+        DataError: if there is nothing to index, or an id is listed twice.
+        FgclepError: if there is too little space.
+    """
     embed = embed_options(
         embedder,
         index_dir(home, name),
@@ -220,10 +184,21 @@ def plan_build(
 
 
 def run_build(plan: Plan, progress: Callable[[Tally], None] | None = None) -> Path:
-    """Carry a plan out and publish its version; see `build_index` for the errors.
+    """Carry a plan out and publish its version.
+
+    Args:
+        plan: of a build, an addition or a rebuild.
+        progress: called after every batch.
 
     Returns:
         The published version's directory.
+
+    Raises:
+        UsageError: if an unfinished run has other settings.
+        DataError: if the data changed meanwhile, or gives nothing to index.
+        TooManyRejectsError: if too many records were rejected.
+        InterruptedWork: if Ctrl-C was pressed; everything finished is kept.
+        FgclepError: if the disk is full or another process builds this index.
     """
     staging = plan.staging
     again = "Repeat the same command to go on from the finished shards."

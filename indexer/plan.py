@@ -141,7 +141,7 @@ def embed_options(
     Args:
         embedder: the model; its device decides.
         directory: of the index.
-        shard_size, batch_size, dtype, limit, workers: as in `indexer.build.build_index`.
+        shard_size, batch_size, dtype, limit, workers: as in `indexer.build.plan_build`.
         resume: whether an unfinished run is gone on with.
     """
     begun = Staging(directory / "staging").planned("batch_size") if resume and batch_size is None else None

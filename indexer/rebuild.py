@@ -114,7 +114,7 @@ def plan_rebuild(
         name: of the index.
         home: the directory of settings and indexes.
         activate: make the new version the current one once it is complete.
-        workers, batch_size, resume, max_reject_rate, shard_size: as in `indexer.build.build_index`.
+        workers, batch_size, resume, max_reject_rate, shard_size: as in `indexer.build.plan_build`.
 
     Raises:
         NotSetUpError: if there is no such index, or its data is gone.

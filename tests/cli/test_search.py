@@ -194,10 +194,11 @@ def test_reports_and_ids_are_not_taken_for_markup(capsys: pytest.CaptureFixture[
 @pytest.fixture(scope="session")
 def built(tiny_bundle: Path, synthetic_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a real index of synthetic ECGs, made by a real if untrained model."""
-    from indexer.build import build_index
+    from indexer.build import open_for_model, plan_build, run_build
+    from indexer.embed import load_embedder
 
-    home = tmp_path_factory.mktemp("built")
-    build_index(synthetic_tree, "mine", home=home, model=str(tiny_bundle), workers=0)
+    home, embedder = tmp_path_factory.mktemp("built"), load_embedder(str(tiny_bundle))
+    run_build(plan_build(open_for_model(synthetic_tree, embedder), embedder, "mine", home=home, workers=0))
     return home
 
 
