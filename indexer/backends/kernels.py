@@ -1,7 +1,8 @@
-"""Products of a block of rows with queries: by numkong, which takes halves and bytes as they are, else by numpy.
+"""Products of a block of rows with queries: halves and bytes as they are where that can be done, else widened by numpy.
 
-numkong adds halves up as singles and bytes as integers of 32 bits, on every processor by its documentation; that is
-checked on this one before it is used. Without it rows are widened to float32, in blocks that stay in the cache.
+A single query is multiplied by our compiled kernel, several by numkong. numkong adds halves up as singles and bytes as
+integers of 32 bits, on every processor by its documentation; that is checked on this one before it is used. Without
+either, rows are widened to float32, in blocks that stay in the cache.
 """
 
 from collections.abc import Callable
@@ -12,12 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.backends.base import Similarities
+from indexer.backends.native import NativeKernel
 
 _HALF_BITS = np.int32(-0x70000001)  # all bits but 28 to 30, into which widening copies the sign
 _HALF_SCALE = np.float32(2.0**112)  # a half's exponent counts from -15, a single's from -127
 
 Kernel = Callable[[NDArray[Any], Similarities], None]
 """Writes the products of rows (B, D) with the queries it was made for to float32 (B, Q)."""
+
+
+def compiled_kernel(native: NativeKernel, query: NDArray[Any], factor: np.float32) -> Kernel:
+    """Multiply rows with one query (D,) by the compiled kernel, and the products by `factor`."""
+
+    def kernel(rows: NDArray[Any], out: Similarities) -> None:
+        np.multiply(native.products(rows, query), factor, out=out[:, 0])
+
+    return kernel
 
 
 def packed_kernel(queries: NDArray[np.float16] | NDArray[np.int8], factors: NDArray[np.float32]) -> Kernel:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from indexer.backends.base import NORM_BOUND, Rows, Similarities, Vectors, exact_top, rounding_margin
 from indexer.backends.int8_codes import Codes
-from indexer.backends.kernels import Kernel, packed_kernel, packs, widening_kernel
+from indexer.backends.kernels import Kernel, compiled_kernel, packed_kernel, packs, widening_kernel
+from indexer.backends.native import native_kernel
 from indexer.resources import usable_cores
 
 _ROWS = 16_384  # multiplied at once where nothing is widened: each call costs as much as a few hundred rows
@@ -58,13 +59,22 @@ class Scan:
         # A memory map's own slices take microseconds each; those of the plain array over the same memory do not.
         self._rows: NDArray[Any] = np.asarray(matrix.values if isinstance(matrix, Codes) else matrix)
         self.shape: tuple[int, int] = (self._rows.shape[0], self._rows.shape[1])
-        self._packs = self._rows.dtype != np.float32 and packs(self._rows.dtype.name)
+        narrow = self._rows.dtype != np.float32
+        self._native = native_kernel() if narrow else None
+        self._packs = narrow and packs(self._rows.dtype.name)
 
     def prepare(self, queries: NDArray[np.float32]) -> Prepared:
         """Bring queries (Q, D) into the form in which they are multiplied, and bound the error of their products."""
         errors = np.array([rounding_margin(query) / 2 for query in queries])
         if self._codes is not None:
             errors += self._codes.bounds(queries)
+        if self._native is not None and len(queries) == 1:
+            if self._codes is None:
+                kernel = compiled_kernel(self._native, queries[0], np.float32(1))
+                return Prepared(kernel, errors.astype(np.float32), _ROWS, blas=False)
+            values, factors, lost = self._rounded(queries)
+            kernel = compiled_kernel(self._native, values[0], factors[0])
+            return Prepared(kernel, (errors + lost).astype(np.float32), _ROWS, blas=False)
         if self._packs:
             values, factors, lost = self._rounded(queries)
             return Prepared(packed_kernel(values, factors), (errors + lost).astype(np.float32), _ROWS, blas=False)

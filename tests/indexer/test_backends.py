@@ -1,8 +1,9 @@
 """Every backend equals brute force: same hits, same similarities, same order of ties, with and without masks."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 from unittest.mock import patch
 
 import numpy as np
@@ -35,9 +36,17 @@ def coded(vectors: np.ndarray, folder: Path) -> NumpyMatmul:
     return NumpyMatmul(vectors, codes)
 
 
-def without_numkong(make: Callable[..., NumpyMatmul], *arguments: object) -> NumpyMatmul:
-    """Make a backend as where numkong is missing or not precise."""
-    with patch("indexer.backends.scan.packs", lambda dtype: False):
+KERNELS = ["compiled", "numkong", "numpy"]
+T = TypeVar("T")
+
+
+def made_with(kernels: str, make: Callable[..., T], *arguments: object) -> T:
+    """Make a backend or scan with all kernels, as where none was compiled, or as where numkong is missing too."""
+    with ExitStack() as patches:
+        if kernels != "compiled":
+            patches.enter_context(patch("indexer.backends.scan.native_kernel", lambda: None))
+        if kernels == "numpy":
+            patches.enter_context(patch("indexer.backends.scan.packs", lambda dtype: False))
         return make(*arguments)
 
 
@@ -67,10 +76,8 @@ def backends(vectors: np.ndarray, folder: Path) -> list[Backend]:
     with fake_gpu():
         gpu = FaissGpu(vectors)
     return [
-        NumpyMatmul(vectors),
-        without_numkong(NumpyMatmul, vectors),
-        coded(vectors, folder),
-        without_numkong(coded, vectors, folder),
+        *(made_with(kernels, NumpyMatmul, vectors) for kernels in KERNELS),
+        *(made_with(kernels, coded, vectors, folder) for kernels in KERNELS),
         faiss_flat.FaissFlat(path, vectors),
         TorchMatmul(vectors, "cpu"),
         gpu,
@@ -210,7 +217,7 @@ def test_rows_for_several_threads_are_all_searched(dtype: str, share: float | No
     mask = None if share is None else rng.random(rows) < share
     queries = vectors[[0, 16_383, 16_384, 34_999, 35_000, 69_999]].astype(np.float32)
     expected = brute_force(vectors, queries, 40, mask)
-    plain = without_numkong(coded, vectors, tmp_path), without_numkong(NumpyMatmul, vectors)
+    plain = made_with("numpy", coded, vectors, tmp_path), made_with("numpy", NumpyMatmul, vectors)
     for backend in (NumpyMatmul(vectors), coded(vectors, tmp_path), *plain):
         for found in (backend.search(queries, 40, mask), [backend.search(query[None], 40, mask) for query in queries]):
             alone = isinstance(found, list)
@@ -219,10 +226,10 @@ def test_rows_for_several_threads_are_all_searched(dtype: str, share: float | No
 
 
 @pytest.mark.parametrize("make", [NumpyMatmul, coded])
-@pytest.mark.parametrize("numkong", [True, False])
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("share", [None, 0.01, 0.7])
 def test_batches_of_queries_of_any_length(
-    make: Callable[..., NumpyMatmul], numkong: bool, share: float | None, tmp_path: Path
+    make: Callable[..., NumpyMatmul], kernels: str, share: float | None, tmp_path: Path
 ) -> None:
     """More queries than share a pass, among many equal rows, with a factor for each: tiny, huge and zero ones."""
     rng = np.random.default_rng(6)
@@ -232,7 +239,7 @@ def test_batches_of_queries_of_any_length(
     queries *= np.float32(10) ** rng.integers(-9, 10, (70, 1))
     queries[33] = 0
     arguments = (vectors,) if make is NumpyMatmul else (vectors, tmp_path)
-    backend = make(*arguments) if numkong else without_numkong(make, *arguments)
+    backend = made_with(kernels, make, *arguments)
     expected = brute_force(vectors, queries, 25, mask)
     found = backend.search(queries, 25, mask)
     np.testing.assert_array_equal(found[1], expected[1])
@@ -243,12 +250,12 @@ def test_batches_of_queries_of_any_length(
     seed=st.integers(0, 2**32 - 1),
     dtype=st.sampled_from(["float32", "float16"]),
     codes=st.booleans(),
-    numkong=st.booleans(),
+    kernels=st.sampled_from(KERNELS),
     number=st.sampled_from([1, 5, 40]),
 )
 @settings(max_examples=150, deadline=None)
 def test_products_are_as_near_as_promised(
-    seed: int, dtype: str, codes: bool, numkong: bool, number: int, tmp_path_factory
+    seed: int, dtype: str, codes: bool, kernels: str, number: int, tmp_path_factory
 ) -> None:
     rng = np.random.default_rng(seed)
     vectors = unit_rows(rng, 50, 12, dtype, 0)
@@ -263,8 +270,7 @@ def test_products_are_as_near_as_promised(
         matrix = Codes(np.load(folder / "codes.npy"), np.load(folder / "scales.npy"))
         assert matrix.values.dtype == np.int8 and matrix.values.min() >= -127
         useful = np.abs(queries * matrix.scales).sum(axis=1) + 0.02 * lengths  # 1 of 127 steps in rows and queries
-    with patch("indexer.backends.scan.packs", packs if numkong else lambda dtype: False):
-        scan = Scan(matrix)
+    scan = made_with(kernels, Scan, matrix)
     prepared = scan.prepare(queries)
     products = np.empty((50, number), np.float32)
     scan.multiply(prepared, 0, 50, products)

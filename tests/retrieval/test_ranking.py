@@ -18,9 +18,11 @@ def unit_rows(rng: np.random.Generator, rows: int, dim: int) -> NDArray[np.float
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.fixture(params=["numkong", "numpy"], autouse=True)
+@pytest.fixture(params=["compiled", "numkong", "numpy"], autouse=True)
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs with numkong's products and with the widened rows that stand in for them."""
+    """Every test runs with the compiled kernel, with numkong, and with the widened rows that stand in for both."""
+    if request.param != "compiled":
+        monkeypatch.setattr("indexer.backends.scan.native_kernel", lambda: None)
     if request.param == "numpy":
         monkeypatch.setattr("indexer.backends.scan.packs", lambda dtype: False)
 
@@ -43,6 +45,7 @@ def test_similarities_are_the_products_with_every_row(rows: int, dtype: type[np.
 
 
 def test_every_half_is_widened_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.backends.scan.native_kernel", lambda: None)
     monkeypatch.setattr("indexer.backends.scan.packs", lambda dtype: False)
     halves = np.arange(65536, dtype=np.uint32).astype(np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]

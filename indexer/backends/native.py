@@ -1,0 +1,59 @@
+"""The compiled search kernel (scan_kernel.c), if this installation has it and this processor runs it."""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.backends.base import Similarities
+
+_LIBRARY = Path(__file__).with_name("scan_kernel.so")
+_ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_size_t
+
+
+class NativeKernel:
+    """Products of rows with one query at the speed at which the rows come from memory.
+
+    Args:
+        library: the loaded scan_kernel.
+        level: what it said of this processor.
+    """
+
+    def __init__(self, library: ctypes.CDLL, level: int) -> None:
+        self._scans = {"float16": library.scan_halves, "int8": library.scan_bytes}
+        self._level = level
+        for scan in self._scans.values():
+            scan.argtypes = [ctypes.c_int, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _ADDRESS]
+            scan.restype = None
+
+    def products(self, rows: NDArray[Any], query: NDArray[np.float32] | NDArray[np.int8]) -> Similarities:
+        """Multiply rows with a query; no thread waits for another, as ctypes lets go of the interpreter.
+
+        Args:
+            rows: float16 or int8, shape (B, D).
+            query: shape (D,), float32 for halves, int8 for bytes.
+
+        Returns:
+            float32, shape (B,): float32 sums of halves, exact sums of bytes.
+        """
+        scan = self._scans[rows.dtype.name]
+        rows, query = np.ascontiguousarray(rows), np.ascontiguousarray(query)
+        if query.shape != rows.shape[1:] or query.dtype != (np.int8 if rows.dtype == np.int8 else np.float32):
+            raise ValueError(f"{query.dtype} query {query.shape} for {rows.dtype} rows {rows.shape}")
+        out = np.empty(len(rows), np.float32)
+        scan(self._level, rows.ctypes.data, *rows.shape, query.ctypes.data, out.ctypes.data)
+        return out
+
+
+@cache
+def native_kernel() -> NativeKernel | None:
+    """Return the kernel; None where it was not compiled, or was for another machine, or the processor is too old."""
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))
+        level = library.scan_kernel_level()
+    except (OSError, AttributeError):
+        return None
+    return NativeKernel(library, level) if level else None
