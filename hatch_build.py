@@ -1,6 +1,7 @@
-"""Compiles the search kernel when the package is built or installed from source; without a compiler, numpy does its work.
+"""Compiles the search kernel when the package is built or installed from source.
 
-The library is loaded by path and knows nothing of Python, so one wheel serves every Python of a platform.
+Without a C compiler it is left out, and numpy does its work. The library is loaded by path and knows nothing of Python,
+so one wheel serves every Python of a platform.
 """
 
 import shlex

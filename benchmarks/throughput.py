@@ -4,7 +4,8 @@
                                     [--model NAME|PATH | --preset NAME]
 
 Makes a tree in MIMIC-IV-ECG's layout in FOLDER (see mimic_tree.py; kept for the next run) and builds an index of it in
-a scratch folder; with --preset by an untrained ECG tower of that kind, such as the paper's `resnet1d-50`. A stage's
+a scratch folder; with --preset by an untrained ECG tower of that kind, such as the paper's `resnet1d-50`. Stored units
+go to the device as they are: their change of rate and filter are part of encoding. A stage's
 rate is that of all worker processes together, each timing its own work on the same records; the floor is the time that
 a raw copy of the same bytes takes, or the same number of arithmetic operations in a large matrix product of the same
 type on one core, measured in the same run. The pipeline's rate is taken from the first finished batch to the last, the
@@ -35,12 +36,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
 from fgclep.models.dual_encoder import FGCLEPModel
 from fgclep.pool import map_in_order
-from fgclep.preprocessing import EcgProcessor
+from fgclep.preprocessing import EcgProcessor, StoredBatch
 from fgclep.pretrained import load_calibration, load_model, resolve_model, save_bundle
 from fgclep.record import EcgRecord
 from fgclep.signal import StoredEcg
 from indexer.build import open_for_model, plan_build, run_build
-from indexer.embed import Embedder, Tally, load_embedder
+from indexer.embed import Embedder, Encode, Tally, load_embedder
 from indexer.reading import Chunk
 from indexer.resources import choose_batch_size, choose_workers
 from indexer.rows import record_row
@@ -76,23 +77,20 @@ class Stages:
             "read and check", lambda: [self.sources.read(key, info) for key, info in chunk.items]
         )
         timed("tags and rows", lambda: [_row(record) for record in records])
-        prepared = timed("prepare", lambda: self._prepare(records))
-        timed("encode", lambda: self._encode(prepared))
+        waveforms = timed("stack and centre", lambda: self._stacked(records))
+        timed("encode", lambda: self._encode(waveforms))
         return seconds
 
     @cached_property
-    def _encode(self) -> Callable[[np.ndarray], np.ndarray]:
+    def _encode(self) -> Encode:
         return self.embedder.encode
 
-    def _prepare(self, records: Sequence[EcgRecord]) -> np.ndarray:
-        from fgclep.models.inference import prepare_stored
-
+    def _stacked(self, records: Sequence[EcgRecord]) -> np.ndarray | StoredBatch:
         processor = self.embedder.processor
         stored = processor.stack_stored(records)
         if stored is None:
             return np.stack([processor.prepare(record.waveform, record.fs_hz) for record in records])
-        parts = [prepare_stored(stored, slice(at, at + 16), processor, torch.device("cpu")) for at in range(0, 64, 16)]
-        return torch.cat(parts).numpy()
+        return stored
 
 
 def _row(record: EcgRecord) -> dict[str, Any]:
@@ -250,14 +248,14 @@ def find_floors(
     samples = min(record.waveform.shape[1], processor.native_samples(record.fs_hz))
     products = 0 if blocks is None else LEADS * (-(-samples // blocks.hop) + 2) * blocks.hop * 3 * blocks.made
     narrow = torch.bfloat16 if "bfloat16" in embedder.arithmetic else torch.float32
-    floors = {
+    stored = record.units.nbytes if isinstance(record, StoredEcg) else record.waveform.nbytes
+    change_of_rate = 2 * products / matrix_flops(torch.float32)
+    return {
         "read and check": copy_seconds([data / f"{path}{suffix}" for suffix in (".hea", ".dat")]),
-        "encode": encoder_flop(model, processor.n_samples) / matrix_flops(narrow),
+        "stack and centre": stored / copy_bandwidth(),
+        "encode": change_of_rate + encoder_flop(model, processor.n_samples) / matrix_flops(narrow),
         "write": written_bytes / write_bandwidth(data.parent),
     }
-    stored = record.units.nbytes if isinstance(record, StoredEcg) else record.waveform.nbytes
-    floors["prepare"] = max(2 * products / matrix_flops(torch.float32), stored / copy_bandwidth())
-    return floors
 
 
 def copy_seconds(paths: Sequence[Path]) -> float:

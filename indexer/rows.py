@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -33,17 +32,20 @@ def record_row(key: int, info: RecordInfo, *, fs_hz: float, duration_s: float, f
         "sex": info.sex,
         "fold": info.fold,
         "report": report,
-        **asdict(info.measurements),
+        **vars(info.measurements),  # `asdict` takes twenty times longer
         "fs_hz": fs_hz,
         "duration_s": duration_s,
         "flags": "\n".join(flags),
-        "report_hash": report_hash(report),
+        "report_hash": _hash(report),
         "extra": json.dumps(info.extra, ensure_ascii=False),
         "tags": list(tags.values()),
     }
 
 
-@lru_cache(maxsize=16_384)  # machine reports repeat: MIMIC-IV-ECG's 800,000 are far fewer texts
+_hash = lru_cache(maxsize=16_384)(report_hash)  # machine reports repeat: MIMIC-IV-ECG's 800,000 are far fewer texts
+
+
+@lru_cache(maxsize=16_384)
 def _findings_said(report: str) -> tuple[str, ...]:
     """Return the findings that a report asserts, those it is unsure of ("possible", "consider") included."""
     return tuple(finding for finding, present in tag_report(report).items() if present)

@@ -18,8 +18,9 @@ class CoarseConfig:
 
     Attributes:
         tower: ECG tower (`fgclep.models.config.ECG_PRESETS`).
+        ecg_members: how many such towers; their vectors are added up. Each takes its own time to train and to encode.
         text_tower: `minilm`, a directory or a hub id.
-        start_from: `ecg_side.pt` of another run, whose ECG tower the first phase starts from; empty: from scratch.
+        start_from: `ecg_side.pt` of another run, whose ECG tower the first one starts from; empty: from scratch.
         seed: seeds everything.
         epochs: passes over the records in the first phase, in which the ECG tower learns.
         patience: epochs without a better validation score after which the first phase ends.
@@ -52,6 +53,7 @@ class CoarseConfig:
     """
 
     tower: str = "small"
+    ecg_members: int = 2
     text_tower: str = "minilm"
     start_from: str = ""
     seed: int = 7

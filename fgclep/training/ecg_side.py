@@ -17,6 +17,7 @@ from fgclep.errors import CorruptionError, UsageError
 from fgclep.findings.catalog import findings
 from fgclep.losses import pair_logits
 from fgclep.models.dual_encoder import FGCLEPModel
+from fgclep.models.ecg_encoder import EcgEncoder
 from fgclep.training.augment import augment, crop, mix
 from fgclep.training.config import CoarseConfig
 from fgclep.training.labels import finding_ids
@@ -43,16 +44,31 @@ class Anchors(torch.nn.Module):
 
 
 class EcgSide(torch.nn.Module):
-    """What the first phase trains: a model's ECG tower, scale and bias, and the anchors.
+    """What the first phase trains, in place.
 
     Args:
-        model: whose tower, scale and bias are trained in place.
+        encoder: one encoder of a model.
+        log_scale, bias: t' and b of the model.
+        anchors: what the encoder's vectors are compared with.
     """
 
-    def __init__(self, model: FGCLEPModel) -> None:
+    def __init__(
+        self, encoder: EcgEncoder, log_scale: torch.nn.Parameter, bias: torch.nn.Parameter, anchors: Anchors
+    ) -> None:
         super().__init__()
-        self.encoder, self.log_scale, self.bias = model.ecg_encoder, model.log_scale, model.bias
-        self.anchors = Anchors(model.dim).to(model.device)
+        self.encoder, self.log_scale, self.bias, self.anchors = encoder, log_scale, bias, anchors
+
+    @classmethod
+    def of(cls, model: FGCLEPModel) -> "EcgSide":
+        """Return what is trained first: a model's first encoder, its scale and bias, and fresh anchors."""
+        return cls(model.ecg_members[0], model.log_scale, model.bias, Anchors(model.dim).to(model.device))
+
+    def with_another(self, encoder: EcgEncoder) -> "EcgSide":
+        """Return what is trained after this: another encoder of the model, for anchors that stay where they are."""
+        side = EcgSide(encoder, *copy.deepcopy((self.log_scale, self.bias, self.anchors)))
+        for fixed in (side.log_scale, side.bias, side.anchors):
+            fixed.requires_grad_(False)
+        return side
 
 
 def train_ecg_side(
@@ -75,7 +91,7 @@ def train_ecg_side(
         checkpoint: file that holds the state after each epoch; training goes on from it if it exists.
         report: told one line per epoch.
     """
-    weights = list(side.parameters())
+    weights = [weight for weight in side.parameters() if weight.requires_grad]
     device = weights[0].device
     autocast = autocast_pays(device)
     draw = _Batches(data, config, fs_hz)

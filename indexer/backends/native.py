@@ -40,11 +40,11 @@ class NativeKernel:
             float32, shape (B,): float32 sums of halves, exact sums of bytes.
         """
         scan = self._scans[rows.dtype.name]
-        rows, query = np.ascontiguousarray(rows), np.ascontiguousarray(query)
         if query.shape != rows.shape[1:] or query.dtype != (np.int8 if rows.dtype == np.int8 else np.float32):
             raise ValueError(f"{query.dtype} query {query.shape} for {rows.dtype} rows {rows.shape}")
         out = np.empty(len(rows), np.float32)
-        scan(self._level, rows.ctypes.data, *rows.shape, query.ctypes.data, out.ctypes.data)
+        laid_out = np.ascontiguousarray(rows), np.ascontiguousarray(query)
+        scan(self._level, laid_out[0].ctypes.data, *rows.shape, laid_out[1].ctypes.data, out.ctypes.data)
         return out
 
 
