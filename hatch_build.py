@@ -22,9 +22,10 @@ class ScanKernel(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and say so if that is impossible."""
-        library = Path(self.root, LIBRARY)
-        if trouble := compile_kernel(Path(self.root, SOURCE), library):
-            library.unlink(missing_ok=True)  # of a former build, maybe of another source
+        source, library = Path(self.root, SOURCE), Path(self.root, LIBRARY)
+        fresh = library.is_file() and library.stat().st_mtime > source.stat().st_mtime
+        if not fresh and (trouble := compile_kernel(source, library)):
+            library.unlink(missing_ok=True)  # it is of another source
             self.app.display_warning(f"The search kernel is left out, searches take up to twice as long: {trouble}")
             return
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")

@@ -126,11 +126,20 @@ def look_at_search_backends() -> Iterator[Check]:
     import numpy as np
 
     from indexer.backends import NumpyMatmul, self_test
+    from indexer.backends.kernels import packs
+    from indexer.backends.native import native_kernel
 
     vectors = np.random.default_rng(0).standard_normal((3000, 64), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     self_test(NumpyMatmul(vectors), vectors)
     yield Check("search numpy", "ok", "agrees with brute force")
+    halves = vectors.astype(np.float16)
+    self_test(NumpyMatmul(halves), halves)
+    if native_kernel() is not None:
+        yield Check("search float16", "ok", "agrees with brute force; by the compiled kernel")
+    else:
+        stand_in = f"agrees with brute force; by {'numkong' if packs('float16') else 'numpy'}, slower than compiled"
+        yield Check("search float16", "note", stand_in, "install a C compiler, then install fgclep again")
     if util.find_spec("faiss") is None:
         return
     from indexer.backends.faiss_flat import FaissFlat, write_faiss_index

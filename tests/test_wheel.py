@@ -1,5 +1,7 @@
 """What a user gets: the wheel, installed beside an environment that has the dependencies, and used from elsewhere."""
 
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,7 +15,8 @@ PACKAGES = {"fgclep", "indexer", "retrieval", "cli"}
 
 def run(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
     """Run a command that must succeed; return its stdout."""
-    environment = {"PATH": str(Path(sys.executable).parent), "HOME": str(cwd), "FGCLEP_HOME": str(cwd / "home")}
+    programs = f"{Path(sys.executable).parent}:{os.defpath}"  # the second has the compiler
+    environment = {"PATH": programs, "HOME": str(cwd), "FGCLEP_HOME": str(cwd / "home")}
     if path is not None:
         environment["PYTHONPATH"] = str(path)
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -63,6 +66,14 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
         "fgclep/demo/index/manifest.json",
     ):
         assert [name for name in shipped if Path(name).match(kind)], kind
+
+
+def test_the_wheel_is_of_this_platform_if_it_holds_the_compiled_kernel(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    compiled = "indexer/backends/scan_kernel.so" in names
+    assert compiled == (shutil.which("cc", path=os.defpath) is not None)
+    assert "indexer/backends/scan_kernel.c" in names
+    assert wheel.name.endswith("-any.whl") != compiled and "-py3-none-" in wheel.name
 
 
 def test_the_licence_and_the_version_travel_along(wheel: Path) -> None:

@@ -29,7 +29,7 @@ def test_a_sound_machine_passes(sound: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.splitlines()[-1] == "Everything that a search needs works."
     assert main.run(["doctor", "--json"]) == 0
     checks = checks_of(capsys)
-    assert {"search numpy", "torch cpu", "sqlite", "home", "model"} <= set(checks)
+    assert {"search numpy", "search float16", "torch cpu", "sqlite", "home", "model"} <= set(checks)
     assert all(check["state"] != "fail" for check in checks.values())
     assert not sound.exists(), "a look must not write"
 
@@ -63,6 +63,17 @@ def test_a_backend_that_computes_wrongly_is_found(
     monkeypatch.setattr(NumpyMatmul, "search", lambda self, *rest: tuple(part[:, ::-1] for part in right(self, *rest)))
     assert main.run(["doctor", "--json"]) == 3
     assert "disagrees with brute force" in checks_of(capsys)["search"]["detail"]
+
+
+def test_a_missing_kernel_is_noted_with_what_to_do(
+    sound: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("native", "scan"):
+        monkeypatch.setattr(f"indexer.backends.{place}.native_kernel", lambda: None)
+    assert main.run(["doctor", "--json"]) == 0
+    check = checks_of(capsys)["search float16"]
+    assert check["state"] == "note" and "slower than compiled" in check["detail"]
+    assert "C compiler" in check["hint"]
 
 
 def test_two_builds_of_faiss_are_a_failure(
