@@ -108,6 +108,9 @@ def train_ecg_side(
     best, best_state, since_best, first_epoch = -1.0, average.state_dict(), 0, 0
     if checkpoint.is_file():
         state = read_state(checkpoint)
+        fixed = None if side.anchors.vectors.requires_grad else side.anchors.vectors
+        if fixed is not None and not torch.equal(state["side"]["anchors.vectors"], fixed.cpu()):
+            raise UsageError(f"{checkpoint} is of a tower for other anchors.", "Remove it to train the tower again.")
         side.load_state_dict(state["side"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])

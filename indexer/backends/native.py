@@ -37,7 +37,7 @@ class NativeKernel:
             query: shape (D,), float32 for halves, int8 for bytes.
 
         Returns:
-            float32, shape (B,): float32 sums of halves, exact sums of bytes.
+            float32, shape (B,): float32 sums of halves; exact sums of bytes, rounded to float32.
         """
         scan = self._scans[rows.dtype.name]
         if query.shape != rows.shape[1:] or query.dtype != (np.int8 if rows.dtype == np.int8 else np.float32):
@@ -50,10 +50,20 @@ class NativeKernel:
 
 @cache
 def native_kernel() -> NativeKernel | None:
-    """Return the kernel; None where it was not compiled, or was for another machine, or the processor is too old."""
+    """Return the kernel; None where there is none, or one of another machine, or one that sums wrongly."""
     try:
         library = ctypes.CDLL(str(_LIBRARY))
         level = library.scan_kernel_level()
+        kernel = NativeKernel(library, level) if level else None
     except (OSError, AttributeError):
         return None
-    return NativeKernel(library, level) if level else None
+    return kernel if kernel is not None and _is_precise(kernel) else None
+
+
+def _is_precise(kernel: NativeKernel) -> bool:
+    """Compare a kernel with plain sums, as a compiler or processor might be wrong: in its loop and behind its end."""
+    rng = np.random.default_rng(0)
+    halves, query = rng.uniform(0.01, 0.125, (67, 259)).astype(np.float16), rng.uniform(0, 1, 259).astype(np.float32)
+    codes, steps = (rng.integers(-127, 128, shape).astype(np.int8) for shape in ((67, 259), 259))
+    near = np.allclose(kernel.products(halves, query), halves.astype(np.float64) @ query, rtol=1e-5, atol=0)
+    return near and np.array_equal(kernel.products(codes, steps), codes.astype(np.int64) @ steps)

@@ -1,7 +1,7 @@
 """The pass over an index's rows: products with one or many queries at the speed at which the rows come from memory.
 
-A single query is limited by memory, not arithmetic, so every processor takes a stretch of the rows. Queries are
-rounded to the rows' own type where those can be multiplied as they are, and the bound on the error says so.
+A single query is limited by memory, not arithmetic, so every processor takes a stretch of the rows. Where
+rows are multiplied as they are stored, queries may be rounded to their type, and the bound on the error says so.
 """
 
 from collections.abc import Callable, Iterator
@@ -70,7 +70,7 @@ class Scan:
             errors += self._codes.bounds(queries)
         if self._native is not None and len(queries) == 1:
             if self._codes is None:
-                kernel = compiled_kernel(self._native, queries[0], np.float32(1))
+                kernel = compiled_kernel(self._native, np.asarray(queries[0], np.float32), np.float32(1))
                 return Prepared(kernel, errors.astype(np.float32), _ROWS, blas=False)
             values, factors, lost = self._rounded(queries)
             kernel = compiled_kernel(self._native, values[0], factors[0])

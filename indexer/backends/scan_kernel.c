@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
 #include <immintrin.h>
 
 #define AHEAD 6144 /* bytes: a page and a half; anything from 4 to 8 KB is as fast */
@@ -16,8 +17,10 @@
 
 /* 0: no variant runs here; 1: AVX2; 2: AVX-512. */
 int scan_kernel_level(void) {
+    unsigned a, b, c = 0, d; /* not every compiler knows f16c by name */
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("f16c") || !__builtin_cpu_supports("fma")) return 0;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C)) return 0;
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") ? 2 : 1;
 }
 
@@ -114,7 +117,7 @@ void scan_halves(int level, const uint16_t *rows, size_t count, size_t dim, cons
     (level == 2 ? halves_avx512 : halves_avx2)(rows, count, dim, query, out);
 }
 
-/* rows and query of bytes from -127 to 127; sums are exact up to 133,000 dimensions. */
+/* rows and query of bytes from -127 to 127; sums are exact up to 133,000 dimensions, then rounded to float. */
 void scan_bytes(int level, const int8_t *rows, size_t count, size_t dim, const int8_t *query, float *out) {
     (level == 2 ? bytes_avx512 : bytes_avx2)(rows, count, dim, query, out);
 }

@@ -1,5 +1,6 @@
 """The compiled search kernel equals plain sums, in each of its variants, and is never needed."""
 
+import ctypes
 import importlib.util
 import shutil
 from pathlib import Path
@@ -21,8 +22,6 @@ needs_kernel = pytest.mark.skipif(
 
 def variants() -> list[NativeKernel]:
     """Every variant that this processor runs: the best one, and those of lesser processors."""
-    import ctypes
-
     library = ctypes.CDLL(str(native._LIBRARY))
     return [NativeKernel(library, level) for level in range(1, library.scan_kernel_level() + 1)]
 
@@ -91,7 +90,20 @@ def test_the_installation_compiles_the_kernel(tmp_path: Path, monkeypatch: pytes
     assert build_hook().compile_kernel(ROOT / "indexer/backends/scan_kernel.c", library) is None
     assert [path.name for path in tmp_path.iterdir()] == ["scan_kernel.so"]
     monkeypatch.setattr(native, "_LIBRARY", library)
-    assert (native_kernel.__wrapped__() is None) == (native_kernel() is None)
+    assert (native_kernel.__wrapped__() is None) == (ctypes.CDLL(str(library)).scan_kernel_level() == 0)
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", [np.float16, np.int8])
+def test_a_kernel_that_sums_wrongly_is_not_used(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = NativeKernel.products
+
+    def wrong(self: NativeKernel, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
+        found = right(self, rows, query)
+        return found + np.float32(1) if rows.dtype == dtype and rows.shape[1] % 64 else found
+
+    monkeypatch.setattr(NativeKernel, "products", wrong)
+    assert native_kernel.__wrapped__() is None
 
 
 @needs_compiler
