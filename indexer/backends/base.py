@@ -157,13 +157,9 @@ def self_test(backend: Backend, vectors: Vectors, *, sample: int = 2000, seed: i
     expected = brute_force(vectors, queries, 10, mask)
     found = backend.search(queries, 10, mask)
     alone = backend.search(queries[:1], 10, mask)  # goes other ways than several
-    answers = [
-        (found[0], expected[0]),
-        (found[1], expected[1]),
-        (alone[0], expected[0][:1]),
-        (alone[1], expected[1][:1]),
-    ]
-    if not all(np.array_equal(answer, right) for answer, right in answers):
+    for (similarities, rows), asked in ((found, slice(3)), (alone, slice(1))):
+        if np.array_equal(rows, expected[1][asked]) and np.array_equal(similarities, expected[0][asked]):
+            continue
         raise CorruptionError(
             f"The search backend {backend.name} disagrees with brute force on this index's own vectors.",
             "Run `fgclep index verify --full`; if it passes, reinstall the backend's package, else build again.",
