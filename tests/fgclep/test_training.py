@@ -155,6 +155,15 @@ def test_a_second_ecg_tower_joins_the_first_in_its_space(ptbxl_tree: Path, text_
     found = both.encode_ecg(ecgs)
     np.testing.assert_allclose(found, summed / np.linalg.norm(summed, axis=1, keepdims=True), atol=1e-6)
     assert "2 x resnet1d" in Path(bundle, "README.md").read_text(encoding="utf-8")
+    states[1]["side"]["anchors.vectors"] += 1
+    torch.save(states[1], tmp_path / "ecg_side_2.pt")
+    with pytest.raises(UsageError, match=r"ecg_side_2\.pt is of a tower for other anchors"):
+        train_coarse(ptbxl_tree, tmp_path, config, None, 1, lambda line: None)
+
+
+def test_several_towers_do_not_start_from_one() -> None:
+    with pytest.raises(UsageError, match="2 towers cannot go on"):
+        read_config(None, {"start_from": "ecg_side.pt"})
 
 
 def test_a_pack_trains_the_same_model(ptbxl_tree: Path, text_tower: str, tmp_path: Path) -> None:
