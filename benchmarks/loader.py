@@ -24,7 +24,7 @@ from fgclep.datasets.pack import Pack
 from fgclep.datasets.pack_write import plan_pack, write_pack
 from fgclep.datasets.synthetic import write_tree
 from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
-from fgclep.models.ecg_encoder import EcgEncoder
+from fgclep.models.dual_encoder import EcgEncoder
 from fgclep.preprocessing import EcgProcessor
 from fgclep.training.augment import augment, crop, mix
 from fgclep.training.steps import autocast_pays

@@ -65,8 +65,7 @@ def evidence_maps(
     expected = (len(LEADS), model.config.n_samples)
     if prepared.shape != expected:
         raise ValueError(f"found an ECG of shape {prepared.shape}; expected {expected}")
-    alone = model.ecg_members[0] if len(model.ecg_members) == 1 else None
-    averaged = alone is not None and isinstance(alone.tower, ViT1d) and alone.pool == "mean"
+    averaged = isinstance(model.ecg_encoder.tower, ViT1d) and model.ecg_encoder.pool == "mean"
     if model.tag_head is None and not averaged:
         return occlusion_maps(model, prepared, text_vectors)
     return _shares_of_patches(model, prepared, text_vectors)
@@ -104,8 +103,8 @@ def _shares_of_patches(
         waveform = torch.from_numpy(prepared[None]).to(model.device)
         texts = torch.from_numpy(text_vectors).to(model.device)
         if model.tag_head is None:
-            (encoder,) = model.ecg_members
-            patches = encoder.project(encoder.tower(waveform)[0].T)  # linear without bias: may come before the mean
+            tokens = model.ecg_encoder.tower(waveform)
+            patches = model.ecg_encoder.project(tokens[0].T)  # linear without bias: may come before the mean
             shares = texts @ patches.T / (len(patches) * patches.mean(dim=0).norm())
         else:
             shares = model.tag_head.align_queries(model.patch_tokens(waveform), texts).evidence[0]

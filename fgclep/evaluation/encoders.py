@@ -183,15 +183,15 @@ class BundleEncoder:
     def _pooled(self, waveforms: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        members = self._model.ecg_members
-        if members[0].pool == "attention":
-            return torch.cat([member.tower(waveforms).mean(dim=2) for member in members], dim=1)
+        tower = self._model.ecg_encoder
+        if tower.pool == "attention":
+            mean: torch.Tensor = tower.tower(waveforms).mean(dim=2)
+            return mean
         seen: list[torch.Tensor] = []
-        named = [child for member in members for child in member.named_children()]
-        projections = [module for name, module in named if name in ("project", "project_rhythm")]
+        projections = [module for name, module in tower.named_children() if name in ("project", "project_rhythm")]
         hooks = [each.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])) for each in projections]
         try:
-            self._model.ecg_encoder(waveforms)
+            tower(waveforms)
         finally:
             for hook in hooks:
                 hook.remove()

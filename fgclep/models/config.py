@@ -32,7 +32,6 @@ class FGCLEPConfig(PretrainedConfig):
     Args:
         ecg: arguments of the ECG tower, with `arch` naming it.
         pool: `attention` (MERL), `mean` (FOCAL) or `mean-max-measures` (the `small` preset).
-        ecg_members: how many such towers, with pooling and projection, are trained apart and added up.
         n_samples: input samples per lead.
         text: configuration of the text tower as a dictionary (any transformers encoder).
         text_pool: `pooler`, `cls` or `mean`.
@@ -63,7 +62,6 @@ class FGCLEPConfig(PretrainedConfig):
         memory: dict[str, Any] | None = None,
         tag: dict[str, Any] | None = None,
         text_hidden: int | None = None,
-        ecg_members: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -75,7 +73,6 @@ class FGCLEPConfig(PretrainedConfig):
         self.dim = dim
         self.max_tokens = max_tokens
         self.text_hidden = text_hidden
-        self.ecg_members = ecg_members
         self.log_scale_init = log_scale_init
         self.bias_init = bias_init
         self.memory = memory

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fgclep.models.ecg_encoder import EcgEncoder, EcgEnsemble, members_of
+from fgclep.models.dual_encoder import EcgEncoder
 from fgclep.preprocessing import CLIP_MV, BlockFilter, EcgProcessor, StoredBatch
 from fgclep.pretrained import load_model
 
@@ -50,7 +50,7 @@ class FastEcgEncoder:
         return f"{self._device.type} {str(self._dtype).removeprefix('torch.')}"
 
     @cached_property
-    def _encoder(self) -> EcgEncoder | EcgEnsemble:
+    def _encoder(self) -> EcgEncoder:
         return fast_encoder(load_model(self._bundle).ecg_encoder, self._dtype).to(self._device)
 
     @cached_property
@@ -94,17 +94,16 @@ def bfloat16_pays(device: torch.device) -> bool:
     return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
 
 
-def fast_encoder(encoder: EcgEncoder | EcgEnsemble, dtype: torch.dtype = torch.float32) -> EcgEncoder | EcgEnsemble:
+def fast_encoder(encoder: EcgEncoder, dtype: torch.dtype = torch.float32) -> EcgEncoder:
     """Return a copy of an encoder for inference: batch norms folded into convolutions, channels last.
 
     Args:
         encoder: not changed.
         dtype: of the tower's arithmetic; pooling and projection stay float32.
     """
-    fast = deepcopy(encoder).eval().requires_grad_(False)
-    for member in members_of(fast):
-        tower = _channels_last(fold_batch_norms(member.tower))
-        member.tower = tower if dtype == torch.float32 else _Narrow(tower, dtype)  # type: ignore[assignment]
+    fast: EcgEncoder = deepcopy(encoder).eval().requires_grad_(False)
+    tower = _channels_last(fold_batch_norms(fast.tower))
+    fast.tower = tower if dtype == torch.float32 else _Narrow(tower, dtype)  # type: ignore[assignment]
     return fast
 
 

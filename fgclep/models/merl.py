@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig
 
 from fgclep.models.config import FGCLEPConfig
-from fgclep.models.ecg_encoder import EcgEncoder
+from fgclep.models.dual_encoder import EcgEncoder
 
 SAMPLES = 5000
 """Input samples per lead: the positional table has one entry for each of the 313 steps they become."""

@@ -51,12 +51,6 @@ class TrainingFacts:
     model_fs_hz: int
 
 
-def ecg_arch(model: FGCLEPModel) -> str:
-    """Name a model's ECG towers for its card."""
-    towers = len(model.ecg_members)
-    return str(model.config.ecg["arch"]) if towers == 1 else f"{towers} x {model.config.ecg['arch']}, vectors added up"
-
-
 def model_card(
     model: FGCLEPModel,
     validation: ValidationSet,
@@ -69,7 +63,7 @@ def model_card(
     scores = score_text_search(validation.infos, ecg, model.encode_text)
     card = _TEMPLATE.format(
         preset=config.tower,
-        ecg_arch=ecg_arch(model),
+        ecg_arch=model.config.ecg["arch"],
         ecg_parameters=sum(p.numel() for p in model.ecg_encoder.parameters()) / 1e6,
         n_samples=model.config.n_samples,
         fs_hz=facts.model_fs_hz,

@@ -1,15 +1,13 @@
 """Step 1, CLEP: align ECGs with report statements.
 
-Two phases. First an ECG tower learns against one free vector per finding, its anchor (`ecg_side`): a pretrained text
+Two phases. First the ECG tower learns against one free vector per finding, its anchor (`ecg_side`): a pretrained text
 tower puts "left" and "right bundle branch block" at one point (cosine 0.97), and an ECG tower that trains against such
-texts learns slowly. Further ECG towers (`ecg_members`) learn one after the other against the same anchors. Then the ECG
-vectors stay, and the text tower learns to place wordings (`text_side`): near the anchors of what they assert, and among
-the ECGs of which they are true. That is what makes a waveform description find what the plain name finds. The anchors
-stay in the model as its memory of findings, which draws texts to them.
+texts learns slowly. Then the ECG vectors stay, and the text tower learns to place wordings (`text_side`): near the
+anchors of what they assert, and among the ECGs of which they are true. That is what makes a waveform description find
+what the plain name finds. The anchors stay in the model as its memory of findings, which draws texts to them.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from fgclep.models.dual_encoder import FGCLEPModel
@@ -52,13 +50,8 @@ def train_both_sides(
     Returns:
         Macro AUC by text on the validation set.
     """
-    side = EcgSide.of(model)
+    side = EcgSide(model)
     train_ecg_side(side, data, validation, config, fs_hz, out / "ecg_side.pt", report)
-    for number, encoder in enumerate(model.ecg_members[1:], start=1):
-        report(f"ECG tower {number + 1} of {len(model.ecg_members)}, for the same anchors")
-        own = replace(config, seed=config.seed + number)
-        another = side.with_another(encoder)
-        train_ecg_side(another, data, validation, own, fs_hz, out / f"ecg_side_{number + 1}.pt", report)
     learned = [number for number, key in enumerate(finding_ids()) if key in sampler.wordings]
     memory = side.anchors().detach()[learned]
     model.remember(memory, **MEMORY_WHILE_LEARNING)

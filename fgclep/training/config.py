@@ -18,12 +18,11 @@ class CoarseConfig:
 
     Attributes:
         tower: ECG tower (`fgclep.models.config.ECG_PRESETS`).
-        ecg_members: how many such towers; their vectors are added up. Each takes its own time to train and to encode.
         text_tower: `minilm`, a directory or a hub id.
-        start_from: `ecg_side.pt` of another run, whose ECG tower this one starts from; empty: from scratch.
+        start_from: `ecg_side.pt` of another run, whose ECG tower the first phase starts from; empty: from scratch.
         seed: seeds everything.
-        epochs: passes over the records in the first phase, in which the ECG towers learn, each for itself.
-        patience: epochs without a better validation score after which a tower is done.
+        epochs: passes over the records in the first phase, in which the ECG tower learns.
+        patience: epochs without a better validation score after which the first phase ends.
         batch_size: ECGs per step.
         balanced_share: share of each batch that is drawn by finding, rare ones as often as common ones.
         left_open_weight: weight of "absent" where an annotator left a finding uncoded beside a code that may include it
@@ -53,7 +52,6 @@ class CoarseConfig:
     """
 
     tower: str = "small"
-    ecg_members: int = 2
     text_tower: str = "minilm"
     start_from: str = ""
     seed: int = 7
@@ -207,11 +205,6 @@ def coarse_settings(values: Mapping[str, Any], where: str = "") -> CoarseConfig 
     settings = make_settings(COARSE_PRESETS[preset], changed, _CHOICES, where)
     if isinstance(settings, CoarseConfig):
         _check_crop(settings)
-        if settings.start_from and settings.ecg_members > 1:
-            raise UsageError(
-                f"start_from is the ECG tower of another run; {settings.ecg_members} towers cannot go on from it.",
-                "-o ecg_members=1",
-            )
     return settings
 
 

@@ -17,7 +17,6 @@ from fgclep.errors import CorruptionError, UsageError
 from fgclep.findings.catalog import findings
 from fgclep.losses import pair_logits
 from fgclep.models.dual_encoder import FGCLEPModel
-from fgclep.models.ecg_encoder import EcgEncoder
 from fgclep.training.augment import augment, crop, mix
 from fgclep.training.config import CoarseConfig
 from fgclep.training.labels import finding_ids
@@ -44,31 +43,16 @@ class Anchors(torch.nn.Module):
 
 
 class EcgSide(torch.nn.Module):
-    """What the first phase trains, in place.
+    """What the first phase trains: a model's ECG tower, scale and bias, and the anchors.
 
     Args:
-        encoder: one encoder of a model.
-        log_scale, bias: t' and b of the model.
-        anchors: what the encoder's vectors are compared with.
+        model: whose tower, scale and bias are trained in place.
     """
 
-    def __init__(
-        self, encoder: EcgEncoder, log_scale: torch.nn.Parameter, bias: torch.nn.Parameter, anchors: Anchors
-    ) -> None:
+    def __init__(self, model: FGCLEPModel) -> None:
         super().__init__()
-        self.encoder, self.log_scale, self.bias, self.anchors = encoder, log_scale, bias, anchors
-
-    @classmethod
-    def of(cls, model: FGCLEPModel) -> "EcgSide":
-        """Return what is trained first: a model's first encoder, its scale and bias, and fresh anchors."""
-        return cls(model.ecg_members[0], model.log_scale, model.bias, Anchors(model.dim).to(model.device))
-
-    def with_another(self, encoder: EcgEncoder) -> "EcgSide":
-        """Return what is trained after this: another encoder of the model, for anchors that stay where they are."""
-        side = EcgSide(encoder, *copy.deepcopy((self.log_scale, self.bias, self.anchors)))
-        for fixed in (side.log_scale, side.bias, side.anchors):
-            fixed.requires_grad_(False)
-        return side
+        self.encoder, self.log_scale, self.bias = model.ecg_encoder, model.log_scale, model.bias
+        self.anchors = Anchors(model.dim).to(model.device)
 
 
 def train_ecg_side(
@@ -91,7 +75,7 @@ def train_ecg_side(
         checkpoint: file that holds the state after each epoch; training goes on from it if it exists.
         report: told one line per epoch.
     """
-    weights = [weight for weight in side.parameters() if weight.requires_grad]
+    weights = list(side.parameters())
     device = weights[0].device
     autocast = autocast_pays(device)
     draw = _Batches(data, config, fs_hz)
@@ -108,9 +92,6 @@ def train_ecg_side(
     best, best_state, since_best, first_epoch = -1.0, average.state_dict(), 0, 0
     if checkpoint.is_file():
         state = read_state(checkpoint)
-        fixed = None if side.anchors.vectors.requires_grad else side.anchors.vectors
-        if fixed is not None and not torch.equal(state["side"]["anchors.vectors"], fixed.cpu()):
-            raise UsageError(f"{checkpoint} is of a tower for other anchors.", "Remove it to train the tower again.")
         side.load_state_dict(state["side"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])

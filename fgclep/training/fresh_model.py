@@ -22,7 +22,6 @@ def fresh_model(
     text_hidden: int | None,
     log_scale_init: float,
     bias_init: float,
-    ecg_members: int = 1,
 ) -> FGCLEPModel:
     """Build the model, its ECG side drawn from torch's generator.
 
@@ -36,7 +35,6 @@ def fresh_model(
         text_hidden: width of the text head's hidden layer; None: that of the text tower.
         log_scale_init: start of t'.
         bias_init: start of b.
-        ecg_members: how many ECG towers of the preset's kind.
 
     Raises:
         UsageError: if the text tower lacks weights that the model needs, such as a pooler.
@@ -46,7 +44,6 @@ def fresh_model(
     model = FGCLEPModel(
         FGCLEPConfig(
             ecg=preset["ecg"],
-            ecg_members=ecg_members,
             pool=preset["pool"],
             n_samples=processor.n_samples,
             text=text,

@@ -7,7 +7,6 @@ from fgclep.evaluation.tables import score_tables, score_text_search
 from fgclep.models.dual_encoder import FGCLEPModel
 from fgclep.preprocessing import EcgProcessor
 from fgclep.pretrained import Calibration
-from fgclep.training.card import ecg_arch
 from fgclep.training.config import PairSettings
 from fgclep.training.pair_data import PairSet
 from fgclep.training.pair_validation import PairValidation
@@ -78,7 +77,7 @@ def pair_card(
         pairs=len(pairs),
         texts=len(pairs.texts),
         enriched=facts.enriched and facts.enriched + " ",
-        ecg_arch=ecg_arch(model),
+        ecg_arch=model.config.ecg["arch"],
         ecg_parameters=sum(p.numel() for p in model.ecg_encoder.parameters()) / 1e6,
         n_samples=model.config.n_samples,
         fs_hz=processor.fs_hz,

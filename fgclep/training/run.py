@@ -100,11 +100,9 @@ def train_coarse(
         text_hidden=None,
         log_scale_init=config.log_scale_init,
         bias_init=config.bias_init,
-        ecg_members=config.ecg_members,
     )
-    parameters = sum(weight.numel() for weight in model.ecg_encoder.parameters())
     report(
-        f"{config.ecg_members} x ECG tower, {parameters / 1e6:.1f} M parameters; "
+        f"ECG tower {sum(p.numel() for p in model.ecg_encoder.parameters()) / 1e6:.1f} M parameters, "
         f"text vocabulary {tower.config.vocab_size:,} pieces"
     )
     if torch.cuda.is_available():

@@ -13,7 +13,7 @@ Settings = TypeVar("Settings")
 
 _NEVER_ZERO = {
     "epochs", "mix", "shortest_crop", "patience", "batch_size", "learning_rate", "accumulation", "rows_per_block",
-    "checkpoint_steps", "max_tokens", "ecg_members",
+    "checkpoint_steps", "max_tokens",
 }  # fmt: skip
 _ANY_SIGN = {"bias_init", "log_scale_init", "threshold"}
 _SHARES = {"shortest_crop", "balanced_share", "warmup_share", "ema_decay", "left_open_weight", "quantile", "top_p"}

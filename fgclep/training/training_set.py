@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from fgclep.evaluation.text_search import TASKS, TextEncoder, evaluate_task
-from fgclep.models.ecg_encoder import EcgEncoder, EcgEnsemble
+from fgclep.models.dual_encoder import EcgEncoder
 from fgclep.record import RecordInfo
 from fgclep.training.labels import Labels
 from fgclep.training.waveforms import Waveforms, to_mv
@@ -59,7 +59,7 @@ class ValidationSet:
 
 
 @torch.inference_mode()
-def encode_units(encoder: EcgEncoder | EcgEnsemble, waveforms: Waveforms, autocast: bool) -> NDArray[np.float32]:
+def encode_units(encoder: EcgEncoder, waveforms: Waveforms, autocast: bool) -> NDArray[np.float32]:
     """Encode int16 waveforms (n, 12, samples) in blocks; the encoder is left in eval mode."""
     encoder.eval()
     device = next(encoder.parameters()).device
@@ -72,7 +72,7 @@ def encode_units(encoder: EcgEncoder | EcgEnsemble, waveforms: Waveforms, autoca
 
 
 def validate(
-    encoder: EcgEncoder | EcgEnsemble, validation: ValidationSet, autocast: bool, encode_text: TextEncoder
+    encoder: EcgEncoder, validation: ValidationSet, autocast: bool, encode_text: TextEncoder
 ) -> dict[str, float]:
     """Return macro AUC by plain-name text for each PTB-XL task, and the mean of the defined ones as `mean`."""
     ecg = encode_units(encoder, validation.waveforms, autocast)

@@ -41,18 +41,6 @@ def test_features_are_all_that_the_projections_see(tiny_bundle: Path) -> None:
     assert np.allclose(torch.nn.functional.normalize(joint, dim=1).numpy(), encoder.encode(batch), atol=1e-6)
 
 
-def test_features_of_several_towers_stand_side_by_side(tiny_bundle: Path) -> None:
-    torch.manual_seed(5)
-    one = load_model(tiny_bundle)
-    two = FGCLEPModel(FGCLEPConfig(**{**one.config.to_dict(), "ecg_members": 2})).eval()
-    two.ecg_encoder.members[1].load_state_dict(one.ecg_encoder.state_dict())
-    processor, batch = EcgProcessor.from_pretrained(tiny_bundle), inputs(4)
-    alone, both = (BundleEncoder("any", "0" * 16, model, processor) for model in (one, two))
-    assert both.feature_dim == 2 * alone.feature_dim
-    assert np.allclose(both.features(batch)[:, alone.feature_dim :], alone.features(batch), atol=1e-6)
-    assert not np.allclose(both.features(batch)[:, : alone.feature_dim], alone.features(batch), atol=1e-2)
-
-
 @pytest.mark.parametrize("preset", ["resnet1d-18", "vit1d"])
 def test_features_of_the_published_towers_are_means_over_time(preset: str) -> None:
     torch.manual_seed(0)

@@ -60,7 +60,7 @@ def test_occlusion_points_at_the_only_place_that_counts(samples: int) -> None:
 
     model: Any = SimpleNamespace(
         config=SimpleNamespace(n_samples=samples),
-        ecg_members=[SimpleNamespace(tower=None, pool="mean")],
+        ecg_encoder=SimpleNamespace(tower=None, pool="mean"),
         tag_head=None,
         encode_ecg=encode_ecg,
     )

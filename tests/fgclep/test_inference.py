@@ -10,7 +10,7 @@ from torch import nn
 
 from fgclep.datasets import open_dataset
 from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
-from fgclep.models.ecg_encoder import EcgEncoder, EcgEnsemble
+from fgclep.models.dual_encoder import EcgEncoder
 from fgclep.models.inference import FastEcgEncoder, fast_encoder, fold_batch_norms, prepare_stored
 from fgclep.preprocessing import EcgProcessor
 from fgclep.pretrained import load_model
@@ -21,16 +21,14 @@ CPU = torch.device("cpu")
 INFO = RecordInfo("x:1", "x", "1", "1", "1")
 
 
-@pytest.fixture(scope="module", params=["resnet1d-18", "resnet1d-50", "vit1d", "small", "3 x small"])
-def encoder(request: pytest.FixtureRequest) -> EcgEncoder | EcgEnsemble:
-    """A narrow encoder of each kind, and several, with batch norms that have seen data."""
+@pytest.fixture(scope="module", params=["resnet1d-18", "resnet1d-50", "vit1d", "small"])
+def encoder(request: pytest.FixtureRequest) -> EcgEncoder:
+    """A narrow encoder of each kind, with batch norms that have seen data."""
     torch.manual_seed(0)
-    entry = ECG_PRESETS[request.param.removeprefix("3 x ")]
+    entry = ECG_PRESETS[request.param]
     ecg = dict(entry["ecg"])
     ecg.update({"widths": [16, 24, 32, 48]} if ecg["arch"] == "resnet1d" else {"width": 64, "depth": 2})
-    kind = EcgEnsemble if "3 x" in request.param else EcgEncoder
-    text = {"model_type": "bert"}
-    found = kind(FGCLEPConfig(ecg=ecg, pool=entry["pool"], n_samples=1000, dim=64, text=text, ecg_members=3))
+    found = EcgEncoder(FGCLEPConfig(ecg=ecg, pool=entry["pool"], n_samples=1000, dim=64, text={"model_type": "bert"}))
     for module in found.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.running_mean.normal_(0, 0.3)
@@ -46,19 +44,16 @@ def waveforms() -> torch.Tensor:
 
 
 @torch.inference_mode()
-def test_folded_and_turned_over_it_gives_the_same_vectors(
-    encoder: EcgEncoder | EcgEnsemble, waveforms: torch.Tensor
-) -> None:
+def test_folded_and_turned_over_it_gives_the_same_vectors(encoder: EcgEncoder, waveforms: torch.Tensor) -> None:
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     fast = fast_encoder(encoder)
     np.testing.assert_allclose(fast(waveforms), encoder(waveforms), atol=1e-5)
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
-    towers = [module.tower for module in fast.modules() if isinstance(module, EcgEncoder)]
-    assert towers and not any(isinstance(part, nn.BatchNorm1d) for tower in towers for part in tower.modules())
+    assert not any(isinstance(module, nn.BatchNorm1d) for module in fast.tower.modules())
 
 
 @torch.inference_mode()
-def test_bfloat16_stays_within_a_thousandth(encoder: EcgEncoder | EcgEnsemble, waveforms: torch.Tensor) -> None:
+def test_bfloat16_stays_within_a_thousandth(encoder: EcgEncoder, waveforms: torch.Tensor) -> None:
     cosines = (fast_encoder(encoder, torch.bfloat16)(waveforms) * encoder(waveforms)).sum(1)
     assert 1 - cosines.min() < 1e-3
     assert cosines.min() < 1 - 1e-8, "nothing was computed in bfloat16"

@@ -11,8 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from fgclep.errors import CompatibilityError, CorruptionError, FgclepError, NotSetUpError
 from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
-from fgclep.models.dual_encoder import FGCLEPModel
-from fgclep.models.ecg_encoder import EcgEncoder, amplitude_features, rhythm_features
+from fgclep.models.dual_encoder import EcgEncoder, FGCLEPModel, amplitude_features, rhythm_features
 from fgclep.models.finding_memory import FindingMemory
 from fgclep.models.resnet1d import ResNet1d
 from fgclep.preprocessing import EcgProcessor

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 
 from cli.main import run
 from fgclep.datasets import open_dataset
 from fgclep.datasets.pack_write import plan_pack, write_pack
 from fgclep.errors import DataError, NotSetUpError, UsageError
-from fgclep.pretrained import load_model
 from fgclep.training.augment import augment
 from fgclep.training.config import CoarseConfig, read_config
 from fgclep.training.run import train_coarse
@@ -36,7 +34,6 @@ QUICK = [
     "frozen_text_blocks=0",
     "keep_frequent=50",
     "threads=1",
-    "ecg_members=1",
 ]
 
 
@@ -119,51 +116,22 @@ def test_train_index_search(
 
 
 def test_an_interrupted_run_goes_on_as_if_unbroken(ptbxl_tree: Path, text_tower: str, tmp_path: Path) -> None:
-    """Interrupted in the first ECG tower, and again in the second."""
-    config = CoarseConfig(**parse_overrides([*QUICK, f"text_tower={text_tower}", "ecg_members=2"]))
+    config = CoarseConfig(**parse_overrides([*QUICK, f"text_tower={text_tower}"]))
     whole = train_coarse(ptbxl_tree, tmp_path / "whole", config, None, 1, lambda line: None)
 
     def stop_after_first_epoch(line: str) -> None:
         if line.startswith("epoch 1/"):
             raise KeyboardInterrupt
 
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            train_coarse(ptbxl_tree, tmp_path / "broken", config, None, 1, stop_after_first_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train_coarse(ptbxl_tree, tmp_path / "broken", config, None, 1, stop_after_first_epoch)
     said: list[str] = []
     resumed = train_coarse(ptbxl_tree, tmp_path / "broken", config, None, 1, said.append)
-    assert said.count("resuming after epoch 1") == 1 and said.count("resuming after epoch 2") == 1
+    assert "resuming after epoch 1" in said
     expected, got = load_file(whole / "model.safetensors"), load_file(resumed / "model.safetensors")
     assert expected.keys() == got.keys()
     for name, tensor in expected.items():
         assert np.array_equal(tensor, got[name]), name
-
-
-def test_a_second_ecg_tower_joins_the_first_in_its_space(ptbxl_tree: Path, text_tower: str, tmp_path: Path) -> None:
-    """Another one, for the same anchors; their vectors are added."""
-    config = CoarseConfig(**parse_overrides([*QUICK, f"text_tower={text_tower}", "ecg_members=2"]))
-    bundle = train_coarse(ptbxl_tree, tmp_path, config, None, 1, lambda line: None)
-    states = [torch.load(tmp_path / name, weights_only=True) for name in ("ecg_side.pt", "ecg_side_2.pt")]
-    anchors, copied = (state["best_state"]["anchors.vectors"] for state in states)
-    assert torch.equal(anchors, copied)
-    both = load_model(bundle)
-    first, second = both.ecg_members
-    assert not torch.equal(first.project[1].weight, second.project[1].weight)
-    ecgs = np.random.default_rng(0).standard_normal((3, 12, 1000)).astype(np.float32)
-    with torch.inference_mode():
-        summed = sum(member(torch.from_numpy(ecgs)).numpy() for member in (first, second))
-    found = both.encode_ecg(ecgs)
-    np.testing.assert_allclose(found, summed / np.linalg.norm(summed, axis=1, keepdims=True), atol=1e-6)
-    assert "2 x resnet1d" in Path(bundle, "README.md").read_text(encoding="utf-8")
-    states[1]["side"]["anchors.vectors"] += 1
-    torch.save(states[1], tmp_path / "ecg_side_2.pt")
-    with pytest.raises(UsageError, match=r"ecg_side_2\.pt is of a tower for other anchors"):
-        train_coarse(ptbxl_tree, tmp_path, config, None, 1, lambda line: None)
-
-
-def test_several_towers_do_not_start_from_one() -> None:
-    with pytest.raises(UsageError, match="2 towers cannot go on"):
-        read_config(None, {"start_from": "ecg_side.pt"})
 
 
 def test_a_pack_trains_the_same_model(ptbxl_tree: Path, text_tower: str, tmp_path: Path) -> None:
