@@ -1,8 +1,9 @@
 """Products of a block of rows with queries: halves and bytes as they are where that can be done, else widened by numpy.
 
-A single query is multiplied by our compiled kernel, several by numkong. numkong adds halves up as singles and bytes as
-integers of 32 bits, on every processor by its documentation; that is checked on this one before it is used. Without
-either, rows are widened to float32, in blocks that stay in the cache.
+Our compiled kernel multiplies halves, and bytes with a single query; numkong bytes with several queries, whose tiles
+some processors have, and all of these where no kernel was compiled. It adds halves up as singles and bytes as integers
+of 32 bits, on every processor by its documentation; that is checked on this one before it is used. Without either, rows
+are widened to float32, in blocks that stay in the cache.
 """
 
 from collections.abc import Callable
@@ -12,21 +13,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.backends.base import Similarities
+from indexer.backends.base import Rows, Similarities
 from indexer.backends.native import NativeKernel
 
 _HALF_BITS = np.int32(-0x70000001)  # all bits but 28 to 30, into which widening copies the sign
 _HALF_SCALE = np.float32(2.0**112)  # a half's exponent counts from -15, a single's from -127
 
-Kernel = Callable[[NDArray[Any], Similarities], None]
-"""Writes the products of rows (B, D) with the queries it was made for to float32 (B, Q)."""
+Kernel = Callable[[NDArray[Any], Rows | None, Similarities], None]
+"""Writes the products of rows (N, D), or of those with some numbers, with the queries it was made for to float32."""
 
 
-def compiled_kernel(native: NativeKernel, query: NDArray[Any], factor: np.float32) -> Kernel:
-    """Multiply rows with one query (D,) by the compiled kernel, and the products by `factor`."""
+def compiled_kernel(native: NativeKernel, queries: NDArray[np.float32]) -> Kernel:
+    """Multiply halves with queries (Q, D) by the compiled kernel."""
+    return native.one(queries[0]) if len(queries) == 1 else native.many(queries)
 
-    def kernel(rows: NDArray[Any], out: Similarities) -> None:
-        np.multiply(native.products(rows, query), factor, out=out[:, 0])
+
+def compiled_code_kernel(native: NativeKernel, query: NDArray[np.int8], factor: np.float32) -> Kernel:
+    """Multiply codes with one query (D,) by the compiled kernel, and the products by `factor`."""
+    products = native.one(query)
+
+    def kernel(rows: NDArray[Any], which: Rows | None, out: Similarities) -> None:
+        products(rows, which, out)
+        np.multiply(out, factor, out=out)
 
     return kernel
 
@@ -38,11 +46,12 @@ def packed_kernel(queries: NDArray[np.float16] | NDArray[np.int8], factors: NDAr
     # Laid out for the processor's tiles once; bytes are multiplied with a single query a tenth faster as they are.
     packed = None if len(queries) == 1 else numkong.dots_pack(queries)
 
-    def kernel(rows: NDArray[Any], out: Similarities) -> None:
+    def kernel(rows: NDArray[Any], which: Rows | None, out: Similarities) -> None:
+        chosen = rows if which is None else rows[which]
         if packed is None:
-            products = numkong.cdist(rows, queries, "dot", out_dtype="float32")
+            products = numkong.cdist(chosen, queries, "dot", out_dtype="float32")
         else:
-            products = numkong.dots_packed(rows, packed)
+            products = numkong.dots_packed(chosen, packed)
         np.multiply(np.asarray(products), factors, out=out, dtype=np.float32, casting="same_kind")
 
     return kernel
@@ -51,12 +60,13 @@ def packed_kernel(queries: NDArray[np.float16] | NDArray[np.int8], factors: NDAr
 def widening_kernel(queries: NDArray[np.float32]) -> Kernel:
     """Multiply rows of any type with queries (Q, D) as float32; several call the library behind `matmul`."""
 
-    def kernel(rows: NDArray[Any], out: Similarities) -> None:
+    def kernel(rows: NDArray[Any], which: Rows | None, out: Similarities) -> None:
+        wide = _widened(rows if which is None else rows[which])
         if len(queries) == 1:
             # Not `matmul`: the library behind it would share this block among threads of its own.
-            np.vecdot(_widened(rows), queries[0], out=out[:, 0])
+            np.vecdot(wide, queries[0], out=out[:, 0])
         else:
-            np.matmul(_widened(rows), queries.T, out=out)
+            np.matmul(wide, queries.T, out=out)
 
     return kernel
 
@@ -74,7 +84,7 @@ def packs(dtype: str) -> bool:
     exact = rows.astype(np.float64) @ queries.astype(np.float64).T
     for asked in (1, len(queries)):
         products = np.empty((len(rows), asked), np.float32)
-        packed_kernel(queries[:asked], np.ones(asked, np.float32))(rows, products)
+        packed_kernel(queries[:asked], np.ones(asked, np.float32))(rows, None, products)
         if not np.allclose(products, exact[:, :asked], rtol=1e-6, atol=0):
             return False
     return True

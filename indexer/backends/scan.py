@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from indexer.backends.base import NORM_BOUND, Rows, Similarities, Vectors, exact_top, rounding_margin
 from indexer.backends.int8_codes import Codes
-from indexer.backends.kernels import Kernel, compiled_kernel, packed_kernel, packs, widening_kernel
+from indexer.backends.kernels import (
+    Kernel,
+    compiled_code_kernel,
+    compiled_kernel,
+    packed_kernel,
+    packs,
+    widening_kernel,
+)
 from indexer.backends.native import native_kernel
 from indexer.resources import usable_cores
 
@@ -60,7 +67,7 @@ class Scan:
         self._rows: NDArray[Any] = np.asarray(matrix.values if isinstance(matrix, Codes) else matrix)
         self.shape: tuple[int, int] = (self._rows.shape[0], self._rows.shape[1])
         narrow = self._rows.dtype != np.float32
-        self._native = native_kernel() if narrow else None
+        self._native = native_kernel() if narrow and self._rows.flags.c_contiguous else None
         self._packs = narrow and packs(self._rows.dtype.name)
 
     def prepare(self, queries: NDArray[np.float32]) -> Prepared:
@@ -68,12 +75,12 @@ class Scan:
         errors = np.array([rounding_margin(query) / 2 for query in queries])
         if self._codes is not None:
             errors += self._codes.bounds(queries)
+        if self._native is not None and self._codes is None:
+            kernel = compiled_kernel(self._native, np.asarray(queries, np.float32))
+            return Prepared(kernel, errors.astype(np.float32), _ROWS, blas=False)
         if self._native is not None and len(queries) == 1:
-            if self._codes is None:
-                kernel = compiled_kernel(self._native, np.asarray(queries[0], np.float32), np.float32(1))
-                return Prepared(kernel, errors.astype(np.float32), _ROWS, blas=False)
             values, factors, lost = self._rounded(queries)
-            kernel = compiled_kernel(self._native, values[0], factors[0])
+            kernel = compiled_code_kernel(self._native, values[0].astype(np.int8, copy=False), factors[0])
             return Prepared(kernel, (errors + lost).astype(np.float32), _ROWS, blas=False)
         if self._packs:
             values, factors, lost = self._rounded(queries)
@@ -113,8 +120,11 @@ class Scan:
         """
         for first in range(start, stop, prepared.block_rows):
             block = slice(first, min(first + prepared.block_rows, stop))
-            rows = self._rows[block if among is None else among[block]]
-            prepared.kernel(rows, out[first - start : block.stop - start])
+            products = out[first - start : block.stop - start]
+            if among is None:
+                prepared.kernel(self._rows[block], None, products)
+            else:
+                prepared.kernel(self._rows, among[block], products)
 
     def all_products(self, prepared: Prepared) -> Similarities:
         """Multiply every row with one prepared query; float32, shape (N,)."""
