@@ -252,16 +252,10 @@ def find_floors(
     narrow = torch.bfloat16 if "bfloat16" in embedder.arithmetic else torch.float32
     stored = record.units.nbytes if isinstance(record, StoredEcg) else record.waveform.nbytes
     change_of_rate = 2 * products / matrix_flops(torch.float32)
-    return {
+    tower = encoder_flop(model, processor.n_samples) / matrix_flops(narrow)
     return {
         "read and check": copy_seconds([data / f"{path}{suffix}" for suffix in (".hea", ".dat")]),
-        "read and check": copy_seconds([data / f"{path}{suffix}" for suffix in (".hea", ".dat")]),
-        "encode": stored / copy_bandwidth()
-        "encode": stored / copy_bandwidth()
-        + change_of_rate
-        + change_of_rate
-        + encoder_flop(model, processor.n_samples) / matrix_flops(narrow),
-        + encoder_flop(model, processor.n_samples) / matrix_flops(narrow),
+        "encode": stored / copy_bandwidth() + change_of_rate + tower,
         "write": written_bytes / write_bandwidth(data.parent),
     }
 
