@@ -15,7 +15,7 @@ def tags(
         str | None, typer.Option("--model", help="A bundle's name or path; the shipped one unless given.")
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 1000,
-    alignment: Annotated[str, typer.Option("--alignment", help="attention or transport.")] = "attention",
+    alignment: Annotated[str, typer.Option("--alignment", help="transport or attention.")] = "transport",
     synthetic: Annotated[int, typer.Option("--synthetic", min=0, help="Synthetic ECGs to add.")] = 4000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything.")] = 7,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that read records.")] = 2,

@@ -1,8 +1,8 @@
 """The tag head in plain numpy: which leads and windows of an ECG show a text, without importing torch.
 
 As `fgclep.text_numpy` for texts: it reads the bundle's own weights, and a test holds its maps to those of
-`fgclep.evidence.evidence_maps`. It understands heads that align by attention over the tokens of a `LeadStem`, as the
-shipped bundle has; `NumpyTagHead.from_bundle` says no to all others.
+`fgclep.evidence.evidence_maps`. It understands heads over the tokens of a `LeadStem`, as the shipped bundle has;
+`NumpyTagHead.from_bundle` says no to all others.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,10 @@ class NumpyTagHead:
     """
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, NDArray[np.floating]]) -> None:
-        self._windows: int = config["tag"]["stem"]["windows"]
+        tag = config["tag"]
+        self._transport: bool = tag["alignment"] == "transport"
+        self._plan = {key: tag[key] for key in ("eps", "tau", "iterations") if key in tag}
+        self._windows: int = tag["stem"]["windows"]
         self._samples: int = config["n_samples"]
         self._weights = weights
         self._kernels = [self._folded(layer) for layer in range(len(CONVOLUTIONS))]
@@ -52,7 +55,7 @@ class NumpyTagHead:
         """
         config = read_object(Path(path) / "config.json")
         tag = config.get("tag")
-        if not isinstance(tag, dict) or tag.get("alignment") != "attention" or "stem" not in tag:
+        if not isinstance(tag, dict) or tag.get("alignment") not in ("attention", "transport") or "stem" not in tag:
             return None
         weights = read_weights(Path(path) / WEIGHTS_NAME, _shapes(config))
         return None if weights is None else cls(config, weights)
@@ -69,11 +72,14 @@ class NumpyTagHead:
         """
         patches = self._tokens(prepared) @ self._weights["tag_head.project.weight"].T  # (12 * windows, dim)
         patches /= np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), np.float32(1e-12))
-        query, key, value = (self._weights[f"tag_head.{part}.weight"].T for part in ("query", "key", "value"))
-        values = patches @ value
-        logits = (text_vectors @ query) @ (patches @ key).T / np.sqrt(np.float32(text_vectors.shape[1]))
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        weights /= weights.sum(axis=1, keepdims=True)
+        if self._transport:
+            values, weights = patches, transport_plans(text_vectors @ patches.T, **self._plan)
+        else:
+            query, key, value = (self._weights[f"tag_head.{part}.weight"].T for part in ("query", "key", "value"))
+            values = patches @ value
+            logits = (text_vectors @ query) @ (patches @ key).T / np.sqrt(np.float32(text_vectors.shape[1]))
+            weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+            weights /= weights.sum(axis=1, keepdims=True)
         length = np.maximum(np.linalg.norm(weights @ values, axis=1, keepdims=True), np.float32(1e-12))
         shares: Array = weights * (text_vectors @ values.T) / length
         return shares.reshape(len(text_vectors), len(LEADS), self._windows)
@@ -106,6 +112,31 @@ class NumpyTagHead:
         return kernel, shift - mean * factor
 
 
+def transport_plans(similarity: Array, *, eps: float = 0.1, tau: float = 1.0, iterations: int = 30) -> Array:
+    """Spread each tag's attention over the patches, each tag alone: `fgclep.models.transport.transport_plan` of one.
+
+    Args:
+        similarity: float32, cosines of tags and patches, shape (tags, patches).
+        eps: as there.
+        tau: likewise.
+        iterations: likewise.
+
+    Returns:
+        float32, shape (tags, patches).
+    """
+    log_kernel = (similarity - np.float32(1)) / np.float32(eps)
+    relaxation = np.float32(1 if np.isinf(tau) else tau / (tau + eps))
+    equal_share = np.float32(-np.log(similarity.shape[1]))
+    log_v = np.zeros_like(log_kernel)
+    for _ in range(iterations):
+        joined = log_kernel + log_v
+        highest = joined.max(axis=1, keepdims=True)
+        log_u = -(highest + np.log(np.exp(joined - highest).sum(axis=1, keepdims=True)))
+        log_v = relaxation * (equal_share - log_kernel - log_u)
+    plans: Array = np.exp(log_u + log_kernel + log_v)
+    return plans
+
+
 def _convolve(features: Array, kernel: Array, stride: int) -> Array:
     """Convolve (n, C in, T) with (C out, C in, k), zeros beyond the ends; returns (n, C out, T / stride)."""
     half = kernel.shape[2] // 2
@@ -126,7 +157,8 @@ def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         "tag_stem.lead_embedding": (len(LEADS), 1, width),
         "tag_head.project.weight": (dim, width),
     }
-    shapes |= {f"tag_head.{part}.weight": (dim, dim) for part in ("query", "key", "value")}
+    if config["tag"]["alignment"] == "attention":
+        shapes |= {f"tag_head.{part}.weight": (dim, dim) for part in ("query", "key", "value")}
     for layer, (before, after, (kernel, _)) in enumerate(zip([1, *channels[:-1]], channels, CONVOLUTIONS, strict=True)):
         shapes[f"tag_stem.layers.{layer}.0.weight"] = (after, before, kernel)
         shapes |= {f"tag_stem.layers.{layer}.1.{part}": (after,) for part in _NORM}

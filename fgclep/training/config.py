@@ -78,7 +78,7 @@ class CoarseConfig:
     frozen_text_blocks: int = 2
     keep_frequent: int = 4000
     tag_steps: int = 0
-    tag_alignment: str = "attention"
+    tag_alignment: str = "transport"
     threads: int = 0
 
 

@@ -58,7 +58,7 @@ class TagSettings:
     """
 
     steps: int = 1000
-    alignment: str = "attention"
+    alignment: str = "transport"
     batch_size: int = 64
     statements: int = 96
     learning_rate: float = 3e-3

@@ -8,18 +8,28 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tagged_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_bundle` with an untrained tag head whose batch normalisation has seen data."""
+    """`tiny_bundle` with an untrained tag head, aligned by attention."""
+    return _with_tag_head(tiny_bundle, tmp_path_factory.mktemp("bundle") / "tagged", "attention")
+
+
+@pytest.fixture(scope="session")
+def transport_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_bundle` with an untrained tag head, aligned by transport."""
+    return _with_tag_head(tiny_bundle, tmp_path_factory.mktemp("bundle") / "transport", "transport")
+
+
+def _with_tag_head(bundle: Path, path: Path, alignment: str) -> Path:
+    """Write a copy of a bundle with an untrained tag head whose batch normalisation has seen data."""
     import torch
     from safetensors.torch import save_file
 
     from fgclep.models.config import tag_preset
     from fgclep.pretrained import WEIGHTS_NAME, load_model
 
-    path = tmp_path_factory.mktemp("bundle") / "tagged"
-    shutil.copytree(tiny_bundle, path)
-    model = load_model(tiny_bundle)
+    shutil.copytree(bundle, path)
+    model = load_model(bundle)
     torch.manual_seed(3)
-    model.add_tag_head(tag_preset(model.config.ecg, "attention"))
+    model.add_tag_head(tag_preset(model.config.ecg, alignment))
     assert model.tag_stem is not None
     model.tag_stem.train()
     for _ in range(5):

@@ -6,21 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from fgclep.errors import CorruptionError
 from fgclep.evidence import evidence_maps
 from fgclep.models.config import FGCLEPConfig, tag_preset
 from fgclep.models.dual_encoder import FGCLEPModel
+from fgclep.models.transport import transport_plan
 from fgclep.pretrained import WEIGHTS_NAME, bundle_fingerprint, load_model
-from fgclep.tag_numpy import NumpyTagHead
+from fgclep.tag_numpy import NumpyTagHead, transport_plans
 
 TEXTS = ["low qrs voltage", "inverted waves", "sinus rhythm"]
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
-def test_maps_equal_those_of_torch(tagged_bundle: Path, scale: float) -> None:
-    model, head = load_model(tagged_bundle), NumpyTagHead.from_bundle(tagged_bundle)
+@pytest.mark.parametrize("kind", ["tagged_bundle", "transport_bundle"])
+def test_maps_equal_those_of_torch(kind: str, scale: float, request: pytest.FixtureRequest) -> None:
+    bundle = request.getfixturevalue(kind)
+    model, head = load_model(bundle), NumpyTagHead.from_bundle(bundle)
     ecg = (scale * np.random.default_rng(1).normal(size=(12, 1000))).astype(np.float32)
     texts = model.encode_text(TEXTS)
     assert head is not None
@@ -42,9 +46,19 @@ def test_longer_input_is_averaged_down_as_in_torch(tagged_bundle: Path, tmp_path
     np.testing.assert_allclose(head.evidence_maps(ecg, texts), evidence_maps(model, ecg, texts), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "tag", [None, tag_preset({"arch": "vit1d"}, "attention"), tag_preset({"arch": "resnet1d"}, "transport")]
-)
+@pytest.mark.parametrize("eps", [0.02, 0.1, 1.0])
+@pytest.mark.parametrize("tau", [0.0, 0.1, 1.0, np.inf])
+@pytest.mark.parametrize("iterations", [1, 30])
+def test_a_tag_s_plan_is_that_of_torch(eps: float, tau: float, iterations: int) -> None:
+    cosines = np.random.default_rng(5).uniform(-1, 1, (7, 120)).astype(np.float32)
+    settings = {"eps": eps, "tau": tau, "iterations": iterations}
+    expected = transport_plan(torch.from_numpy(cosines)[:, None], **settings)[:, 0]
+    found = transport_plans(cosines, **settings)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("tag", [None, tag_preset({"arch": "vit1d"}, "attention"), {"alignment": "new", "stem": {}}])
 def test_other_heads_are_left_to_torch(tagged_bundle: Path, tmp_path: Path, tag: object) -> None:
     assert NumpyTagHead.from_bundle(_copy(tagged_bundle, tmp_path / "other", tag=tag)) is None
 
