@@ -1,6 +1,7 @@
 """What a user gets: the wheel, installed beside an environment that has the dependencies, and used from elsewhere."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -57,7 +58,9 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file()
+        and "__pycache__" not in path.parts
+        and not path.parent.name.startswith(".build-")  # another process compiles the kernel right now
     }
     assert here - shipped == set()
     for kind in (
@@ -71,7 +74,8 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
 def test_the_wheel_is_of_this_platform_if_it_holds_the_compiled_kernel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     compiled = "indexer/backends/scan_kernel.so" in names
-    assert compiled == (shutil.which("cc", path=os.defpath) is not None)
+    has_code = platform.machine().lower() in ("x86_64", "amd64")
+    assert compiled == (has_code and shutil.which("cc", path=os.defpath) is not None)
     assert "indexer/backends/scan_kernel.c" in names
     assert wheel.name.endswith("-any.whl") != compiled and "-py3-none-" in wheel.name
 

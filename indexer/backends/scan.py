@@ -68,7 +68,8 @@ class Scan:
         self.shape: tuple[int, int] = (self._rows.shape[0], self._rows.shape[1])
         narrow = self._rows.dtype != np.float32
         self._native = native_kernel() if narrow and self._rows.flags.c_contiguous else None
-        self._packs = narrow and packs(self._rows.dtype.name)
+        needed = narrow and (self._native is None or self._codes is not None)
+        self._packs = needed and packs(self._rows.dtype.name)  # importing and checking it takes a start some ms
 
     def prepare(self, queries: NDArray[np.float32]) -> Prepared:
         """Bring queries (Q, D) into the form in which they are multiplied, and bound the error of their products."""
