@@ -1,11 +1,12 @@
 """What each part of FG-CLEP's training is worth, on PTB-XL: the same short training with parts added one by one.
 
-    python benchmarks/ablation.py DATA OUT [--seeds 7 8 9] [--epochs 2] [--fine-epochs 1]
+    python benchmarks/ablation.py DATA OUT [--seeds 7 8 9] [--short-seeds ...] [--epochs 2] [--fine-epochs 1]
 
 DATA is PTB-XL or a pack of it. Folds 1-8 train on original reports, fold 9 chooses the epoch and is scored by the plain
 English names of its classes. Every row is one or two calls of the command line, printed before they run, with a folder
 of its own below OUT; repeat the call after a stop, finished rows are read from their folders. Ends with the table in
-Markdown: mean over seeds, and in brackets the distance of the largest from the smallest.
+Markdown: mean over seeds, and in brackets the distance of the largest from the smallest. With short seeds only step 3
+and the row that it goes on from are trained.
 """
 
 import argparse
@@ -55,19 +56,20 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
+    parser.add_argument("--short-seeds", type=int, nargs="*", default=[])
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--fine-epochs", type=int, default=1)
     arguments = parser.parse_args()
     study = Study(arguments.data.resolve(), arguments.out.resolve(), arguments.epochs, arguments.fine_epochs)
     scores: dict[str, list[Path]] = {}
-    for seed in arguments.seeds:
-        for row, file in run_seed(study, seed).items():
+    for seed in [*arguments.seeds, *arguments.short_seeds]:
+        for row, file in run_seed(study, seed, short=seed not in arguments.seeds).items():
             scores.setdefault(row, []).append(file)
         print(table(scores), flush=True)
 
 
-def run_seed(study: Study, seed: int) -> dict[str, Path]:
-    """Run all rows with one seed; return the file of scores of each."""
+def run_seed(study: Study, seed: int, *, short: bool) -> dict[str, Path]:
+    """Run all rows with one seed, or only step 3 and what it goes on from; return the file of scores of each."""
     place = study.out / f"seed-{seed}"
     steps = place / "three-steps"
     files = {}
@@ -75,7 +77,7 @@ def run_seed(study: Study, seed: int) -> dict[str, Path]:
         if row == FROM:
             three_steps(study, seed, steps)
             files[row] = steps / "coarse" / "scores.json"
-        else:
+        elif not short:
             run = place / f"coarse-{number}"
             train(study, run, "coarse", words(coarse_settings(study, settings)), seed)
             files[row] = run / "scores.json"
@@ -163,7 +165,7 @@ def table(scores: dict[str, list[Path]]) -> str:
         "| training | seeds | " + " | ".join(TASKS) + " | own report in the first 10 | loss by other wordings |",
         "|---|---|" + "---|" * (len(TASKS) + 2),
     ]
-    for row in (*COARSE, NOTHING, PROPOSED, ACCEPTED):
+    for row in (row for row in (*COARSE, NOTHING, PROPOSED, ACCEPTED) if row in scores):
         found = [json.loads(file.read_text(encoding="utf-8")) for file in scores[row]]
         cells = [spread([one["tasks"][task]["auc"]["mean"] for one in found]) for task in TASKS]
         cells.append(spread([one["chosen"]["r10"] for one in found]))
