@@ -7,13 +7,14 @@ from typing import Any
 
 from fgclep.findings.tagger import tag_report
 from fgclep.record import RecordInfo
-from fgclep.reports import report_hash
+from fgclep.reports import quality_remarks, report_hash
 
 
 def record_row(key: int, info: RecordInfo, *, fs_hz: float, duration_s: float, flags: Sequence[str]) -> dict[str, Any]:
     """Turn a record into the columns of `records`, plus its `tags`: the data set's codes and its report's findings.
 
-    A record of the generator keeps its tags as they are: they are its exact truth, which its report may blur.
+    What the report remarks on the recording's quality is a flag, not a finding. A record of the generator keeps its
+    tags as they are: they are its exact truth, which its report may blur.
     """
     report = "\n".join(info.report_lines)
     said = () if info.generated else _findings_said(report)
@@ -35,7 +36,7 @@ def record_row(key: int, info: RecordInfo, *, fs_hz: float, duration_s: float, f
         **vars(info.measurements),  # `asdict` takes twenty times longer
         "fs_hz": fs_hz,
         "duration_s": duration_s,
-        "flags": "\n".join(flags),
+        "flags": "\n".join([*flags, *_remarks(report)]),
         "report_hash": _hash(report),
         "extra": json.dumps(info.extra, ensure_ascii=False),
         "tags": list(tags.values()),
@@ -43,6 +44,12 @@ def record_row(key: int, info: RecordInfo, *, fs_hz: float, duration_s: float, f
 
 
 _hash = lru_cache(maxsize=16_384)(report_hash)  # machine reports repeat: MIMIC-IV-ECG's 800,000 are far fewer texts
+
+
+@lru_cache(maxsize=16_384)
+def _remarks(report: str) -> tuple[str, ...]:
+    """Return flags such as `quality:Artifact in lead(s) I,V1`."""
+    return tuple(f"quality:{remark}" for remark in quality_remarks(report))
 
 
 @lru_cache(maxsize=16_384)

@@ -109,6 +109,12 @@ def tags_of(record: RecordInfo) -> list[str]:
     return tags
 
 
+def test_what_a_report_remarks_on_the_recording_is_a_flag() -> None:
+    lines = ("Sinus rhythm", "*** Poor data quality ***", "Artifact in lead(s) V1")
+    row = record_row(1, replace(info(1), report_lines=lines), fs_hz=500, duration_s=10, flags=("flat:V2",))
+    assert row["flags"].splitlines() == ["flat:V2", "quality:Poor data quality", "quality:Artifact in lead(s) V1"]
+
+
 def test_tags_are_the_codes_of_the_data_set_and_what_the_report_asserts() -> None:
     lines = ("Sinus bradycardia", "Possible inferior infarct - age undetermined", "T wave inversion in V4", "No LVH")
     tags = tags_of(replace(info(1), tags=("CODE", "sbrad"), report_lines=lines))
