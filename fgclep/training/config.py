@@ -105,6 +105,8 @@ class PairSettings:
         rows_per_block: ECGs whose row of the pair matrix exists at a time.
         frozen_text_blocks: lowest transformer blocks of the text tower that stay as they are, with the embeddings.
             The paper does not say; its authors' later code trains the last three of twelve.
+        text_learns: whether the text tower learns at all, as in the paper. Without it a model that knows wordings which
+            no report uses forgets none of them.
         synthetic_records: synthetic ECGs with their reports to add.
         validation_data: a PTB-XL tree or pack whose fold 9 chooses the epoch; empty: the validation records of the
             training data choose.
@@ -130,6 +132,7 @@ class PairSettings:
     stop_gradient: bool = True
     rows_per_block: int = 1024
     frozen_text_blocks: int = 9
+    text_learns: bool = True
     synthetic_records: int = 0
     validation_data: str = ""
     validation_tasks: tuple[str, ...] = ("super", "sub", "form", "rhythm", "all")
@@ -166,12 +169,15 @@ class FineConfig(PairSettings):
 
     Attributes:
         max_tokens: texts are cut after so many tokens; reports are longer with their features than without.
+        start_share: share of the coarse model's weights in the result, the rest is of the best epoch: a mean of both
+            may keep what either is good at (WiSE-FT, arXiv 2109.01903). The paper's is 0.
     """
 
     epochs: int = 3
     patience: int = 3
     frozen_text_blocks: int = 0
     max_tokens: int = 256
+    start_share: float = 0.0
 
 
 COARSE_PRESETS: dict[str, type[CoarseConfig] | type[PairConfig]] = {"small": CoarseConfig, "fg-clep-v1": PairConfig}

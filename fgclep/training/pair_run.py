@@ -87,7 +87,7 @@ def train_fine(
 ) -> Path:
     """Step 3, FG-CLEP: go on from a coarse model on enriched reports; write a bundle to `out`/bundle.
 
-    A tag head of the coarse model is left behind: it was trained with other towers.
+    A tag head of the coarse model is left behind if it was trained with other towers.
 
     Args:
         source: a bundle's name or directory, or a run directory that holds one.
@@ -126,16 +126,20 @@ def train_fine(
         f"{enriched.kept:,} features in {features}, {enriched.held_out:,} more dropped: wordings held out from "
         f"training; {others:,} of {len(training):,} training records are not in it and keep their report"
     )
-    if model.tag_head is not None:
+    if model.tag_head is not None and (config.text_learns or model.tag_stem is None):
         run.report("the tag head is left behind: its towers change; `fgclep train tags` makes a new one")
         model.tag_head, model.tag_stem, model.config.tag = None, None, None
     facts = PairFacts(
         "step 3 (FG-CLEP)",
         f"fine-tuned from that of bundle {fingerprint}",
         run.dataset.name,
-        f"Reports carry {sum(map(len, told)):,} accepted waveform features.",
+        f"Reports carry {sum(map(len, told)):,} accepted waveform features.{_mean_of(config)}",
     )
-    return _train(run, model, processor, enriched.features, facts)
+    return _train(run, model, processor, enriched.features, facts, config.start_share)
+
+
+def _mean_of(config: FineConfig) -> str:
+    return f" {config.start_share:.0%} of the weights are the coarse model's." if config.start_share else ""
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,9 @@ def _train(
     processor: EcgProcessor,
     features: Mapping[str, Sequence[str]],
     facts: PairFacts,
+    start_share: float = 0.0,
 ) -> Path:
+    start = {name: value.clone() for name, value in model.state_dict().items()} if start_share else {}
     pairs, held = split_pairs(run.real, processor, run.config, features, run.report)
     longest = model.config.max_tokens
     cut = sum(len(tokens) > longest for tokens in model.tokenizer(pairs.texts, verbose=False)["input_ids"])
@@ -188,6 +194,10 @@ def _train(
     validation = _validation(run, processor, held)
     trainer = PairTrainer(model, pairs, validation, run.config, run.out, run.accelerator, run.report)
     chosen = trainer.train()
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if start_share and value.is_floating_point():
+                value.lerp_(start[name].to(value.device), start_share)
     bundle = run.out / "bundle"
     if run.accelerator.is_main_process:
         model.half().float().eval()  # what is measured are the weights as the bundle stores them

@@ -16,7 +16,10 @@ _NEVER_ZERO = {
     "checkpoint_steps", "max_tokens",
 }  # fmt: skip
 _ANY_SIGN = {"bias_init", "log_scale_init", "threshold"}
-_SHARES = {"shortest_crop", "balanced_share", "warmup_share", "ema_decay", "left_open_weight", "quantile", "top_p"}
+_SHARES = {
+    "shortest_crop", "balanced_share", "warmup_share", "ema_decay", "left_open_weight", "quantile", "top_p",
+    "start_share",
+}  # fmt: skip
 
 
 def read_toml(path: Path | None) -> dict[str, Any]:
