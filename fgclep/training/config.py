@@ -105,8 +105,6 @@ class PairSettings:
         rows_per_block: ECGs whose row of the pair matrix exists at a time.
         frozen_text_blocks: lowest transformer blocks of the text tower that stay as they are, with the embeddings.
             The paper does not say; its authors' later code trains the last three of twelve.
-        text_learns: whether the text tower learns at all, as in the paper. Without it a model that knows wordings which
-            no report uses forgets none of them.
         synthetic_records: synthetic ECGs with their reports to add.
         validation_data: a PTB-XL tree or pack whose fold 9 chooses the epoch; empty: the validation records of the
             training data choose.
@@ -132,7 +130,6 @@ class PairSettings:
     stop_gradient: bool = True
     rows_per_block: int = 1024
     frozen_text_blocks: int = 9
-    text_learns: bool = True
     synthetic_records: int = 0
     validation_data: str = ""
     validation_tasks: tuple[str, ...] = ("super", "sub", "form", "rhythm", "all")

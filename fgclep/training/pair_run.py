@@ -87,7 +87,7 @@ def train_fine(
 ) -> Path:
     """Step 3, FG-CLEP: go on from a coarse model on enriched reports; write a bundle to `out`/bundle.
 
-    A tag head of the coarse model is left behind if it was trained with other towers.
+    A tag head of the coarse model is left behind: it was trained with other towers.
 
     Args:
         source: a bundle's name or directory, or a run directory that holds one.
@@ -126,7 +126,7 @@ def train_fine(
         f"{enriched.kept:,} features in {features}, {enriched.held_out:,} more dropped: wordings held out from "
         f"training; {others:,} of {len(training):,} training records are not in it and keep their report"
     )
-    if model.tag_head is not None and (config.text_learns or model.tag_stem is None):
+    if model.tag_head is not None:
         run.report("the tag head is left behind: its towers change; `fgclep train tags` makes a new one")
         model.tag_head, model.tag_stem, model.config.tag = None, None, None
     facts = PairFacts(

@@ -126,10 +126,6 @@ class PairTrainer:
         trainable_parameters(model.text_tower, settings.frozen_text_blocks)
         if model.config.text_pool == "pooler":
             model.text_tower.pooler.requires_grad_(True)  # it stands above the frozen blocks
-        if not settings.text_learns:
-            model.requires_grad_(False)
-            for part in (model.ecg_encoder, model.log_scale, model.bias):
-                part.requires_grad_(True)
         if world > 1 and device.type == "cuda":  # else every process would normalise by its own part of the batch
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if settings.compile:
