@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 QUERIES = ("low QRS voltage", "inverted T waves", "RSR' pattern in V1")
+WITHOUT_NOISE = "flags not like '%quality:%'"
 _SHOWN = 5
 
 
@@ -70,6 +71,7 @@ def demo(
     from indexer.open import matching_model, open_index
     from retrieval.cache import QueryCache
     from retrieval.encoder import BundleEncoder
+    from retrieval.filters import Filters
     from retrieval.paper import draw_ecg
     from retrieval.query import Query
     from retrieval.searcher import Searcher
@@ -80,7 +82,8 @@ def demo(
     typer.echo(f"The built-in demo: {manifest.counts.indexed} synthetic ECGs, searched by model {manifest.model.name}.")
     encoder = BundleEncoder(manifest, lambda: matching_model(manifest), QueryCache(settings.home()))
     searcher = Searcher(index, encoder)
-    results = [searcher.search(Query(text=text, limit=_SHOWN)) for text in QUERIES]
+    clean = Filters(where=WITHOUT_NOISE)
+    results = [searcher.search(Query(text=text, limit=_SHOWN, filters=clean)) for text in QUERIES]
     for result in results:
         _print_result(result)
     best = results[0].hits[0]
@@ -93,7 +96,7 @@ def demo(
 
 
 def _print_result(result: "Result") -> None:
-    typer.echo(f'\nfgclep search "{result.query.text}"')
+    typer.echo(f'\nfgclep search "{result.query.text}" --where "{result.query.filters.where}"')
     for hit in result.hits:
         report = "; ".join(hit.row["report"].splitlines())
         line = f"  {hit.rank}  score {hit.score:.2f}  {hit.row['record_id']:<18}  {report}"

@@ -109,7 +109,7 @@ def _lines(info: "RecordInfo", details: dict[str, Any]) -> list[tuple[str, str]]
         label, _, unit = name.rpartition("_")
         lines.append((label.replace("_", " "), "" if value is None else f"{value:.0f} {_UNITS[unit]}"))
     lines.append(("tags", ", ".join(info.tags)))
-    lines.append(("flags", ", ".join(details["flags"])))
+    lines.extend(("" if number else "flags", flag) for number, flag in enumerate(details["flags"]))
     lines = [(label, value) for label, value in lines if value]
     report = info.report_lines or ("(none)",)
     return [*lines, *(("report" if number == 0 else "", line) for number, line in enumerate(report))]

@@ -102,7 +102,7 @@ def test_the_demo_command_searches_three_times_and_draws_the_best_hit(
     assert main.run(["demo", "--out", str(tmp_path / "pictures")]) == 0
     out, err = capsys.readouterr()
     assert [line for line in out.splitlines() if line.startswith("fgclep search")] == [
-        f'fgclep search "{query}"' for query in demo.QUERIES
+        f'fgclep search "{query}" --where "{demo.WITHOUT_NOISE}"' for query in demo.QUERIES
     ]
     assert out.count(f"synthetic:{SEED}-") == 3 * 5 + 1
     assert "error" not in err
@@ -162,12 +162,14 @@ class TestShipped:
         from indexer.open import matching_model, open_index
         from retrieval.cache import QueryCache
         from retrieval.encoder import BundleEncoder
+        from retrieval.filters import Filters
         from retrieval.query import Query
         from retrieval.searcher import Searcher
 
         index = open_index(demo_index_path())
         encoder = BundleEncoder(index.manifest, lambda: matching_model(index.manifest), QueryCache(fgclep_home))
-        result = Searcher(index, encoder).search(Query(text=query, limit=len(index.keys)))
+        clean = Filters(where=demo.WITHOUT_NOISE)
+        result = Searcher(index, encoder).search(Query(text=query, limit=len(index.keys), filters=clean))
         present = [not tags.isdisjoint(hit.row["tags"]) for hit in result.hits]
         assert 3 <= sum(present) <= 100  # chance puts at most 1.25 of them among the first 5
         assert sum(present[:5]) >= 4, f"{sum(present[:5])} of the first 5 have it; {sum(present)} of {len(present)} do"
