@@ -7,6 +7,7 @@ import typer
 
 from cli.output import say
 from cli.train_tags import tags
+from cli.train_text import text
 
 app = typer.Typer(no_args_is_help=True, help="Train the dual encoder on your ECGs and reports.")
 
@@ -107,6 +108,7 @@ def run_steps(
 
 
 app.command()(tags)
+app.command()(text)
 
 
 def _tell(bundle: Path, data: Path) -> None:

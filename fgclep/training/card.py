@@ -29,7 +29,9 @@ Dual encoder for finding 12-lead ECGs by text. For education and research, not f
   zero-shot scores.
 - Made with fgclep {version}; weights stored in float16.
 
-{tables}
+{measured}"""
+
+_MEASURED = """{tables}
 ## Score
 
 score = sigmoid({slope:.3f} x cosine + {offset:.3f}): the share of ECGs with this cosine that have the finding, if
@@ -59,8 +61,7 @@ def model_card(
     facts: TrainingFacts,
 ) -> tuple[str, dict[str, object]]:
     """Measure the model on the validation records and return its card and the numbers."""
-    ecg = encode_units(model.ecg_encoder, validation.waveforms, autocast=False)
-    scores = score_text_search(validation.infos, ecg, model.encode_text)
+    measured, scores = measured_sections(model, validation, calibration, facts.files_fs_hz)
     card = _TEMPLATE.format(
         preset=config.tower,
         ecg_arch=model.config.ecg["arch"],
@@ -74,12 +75,22 @@ def model_card(
         machine_statements=facts.machine_statements,
         synthetic=config.synthetic_records,
         version=__version__,
-        tables=score_tables(scores, f"PTB-XL fold 9, {len(validation.infos):,} records, {facts.files_fs_hz} Hz files"),
-        slope=calibration.slope,
-        offset=calibration.offset,
-        prevalence=calibration.prevalence,
+        measured=measured,
     )
-    return card, asdict(scores)
+    return card, scores
+
+
+def measured_sections(
+    model: FGCLEPModel, validation: ValidationSet, calibration: Calibration, files_fs_hz: int | None
+) -> tuple[str, dict[str, object]]:
+    """Measure the model on the validation records; return a card's sections on its scores, and the numbers."""
+    ecg = encode_units(model.ecg_encoder, validation.waveforms, autocast=False)
+    scores = score_text_search(validation.infos, ecg, model.encode_text)
+    sections = _MEASURED.format(
+        tables=score_tables(scores, f"PTB-XL fold 9, {len(validation.infos):,} records, {files_fs_hz} Hz files"),
+        **asdict(calibration),
+    )
+    return sections, asdict(scores)
 
 
 def tag_section(settings: TagSettings, synthetic_records: int, records: int, scores: dict[str, float]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fgclep.datasets import Dataset, open_for_rate
 from fgclep.errors import DataError, UsageError
@@ -63,28 +64,17 @@ def train_coarse(
     preset = ECG_PRESETS[config.tower]
     processor = EcgProcessor(**preset["input"])
     dataset = open_ptbxl(data, processor)
-    machine = [] if statements_file is None else _read_lines(statements_file)
+    machine = read_statements(statements_file)
     torch.manual_seed(config.seed)
     if config.threads:
         torch.set_num_threads(config.threads)
     tower, tokenizer = load_text_tower(config.text_tower)
     out.mkdir(parents=True, exist_ok=True)
-    sources = {
-        "data": str(data.resolve()),
-        "statements": hashlib.sha256("\n".join(machine).encode()).hexdigest()[:16],
-    }
-    pin_settings(out / "config.json", asdict(config) | sources)
+    pin_settings(out / "config.json", asdict(config) | name_sources(data, machine))
     report(f"reading {data} at {dataset.fs_hz} Hz")
     real = read_waveforms(dataset, processor, out / "cache", workers, report)
     report(f"{len(real.infos):,} records read")
-    folds = np.array([info.fold for info in real.infos])
-    train_rows = np.flatnonzero(np.isin(folds, list(TRAIN_FOLDS)))
-    validation_rows = np.flatnonzero(folds == VALIDATION_FOLD)
-    if not len(train_rows) or not len(validation_rows):
-        raise DataError(
-            f"{data} has {len(train_rows)} records in folds 1-8 and {len(validation_rows)} in fold 9; both are needed.",
-            f"fgclep data scan {data}",
-        )
+    train_rows, validation_rows = split_by_fold(real, data)
     training = build_training_set(real, train_rows, config, processor, report)
     if len(training) < config.batch_size:
         raise UsageError(f"batch_size is {config.batch_size}; there are only {len(training)} training records.")
@@ -141,7 +131,38 @@ def open_ptbxl(data: Path, processor: EcgProcessor) -> Dataset:
     return dataset
 
 
-def _read_lines(file: Path) -> list[str]:
+def name_sources(data: Path, statements: Sequence[str]) -> dict[str, str]:
+    """Return what a run learns from, to be pinned beside its settings."""
+    return {
+        "data": str(data.resolve()),
+        "statements": hashlib.sha256("\n".join(statements).encode()).hexdigest()[:16],
+    }
+
+
+def split_by_fold(real: WaveformSet, data: Path) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows of PTB-XL's folds 1-8 and those of fold 9.
+
+    Raises:
+        DataError: if either has none.
+    """
+    folds = np.array([info.fold for info in real.infos])
+    train_rows, held = np.flatnonzero(np.isin(folds, list(TRAIN_FOLDS))), np.flatnonzero(folds == VALIDATION_FOLD)
+    if not len(train_rows) or not len(held):
+        raise DataError(
+            f"{data} has {len(train_rows)} records in folds 1-8 and {len(held)} in fold 9; both are needed.",
+            f"fgclep data scan {data}",
+        )
+    return train_rows, held
+
+
+def read_statements(file: Path | None) -> list[str]:
+    """Return the lines of a list of report statements; none without a file.
+
+    Raises:
+        UsageError: if it cannot be read.
+    """
+    if file is None:
+        return []
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

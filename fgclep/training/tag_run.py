@@ -4,21 +4,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from fgclep.errors import DataError
 from fgclep.preprocessing import EcgProcessor
 from fgclep.pretrained import bundle_fingerprint, load_calibration, load_model, save_bundle
 from fgclep.training.card import TAG_TITLE, tag_section
 from fgclep.training.config import CoarseConfig
-from fgclep.training.run import (
-    TRAIN_FOLDS,
-    VALIDATION_FOLD,
-    build_sampler,
-    build_training_set,
-    open_ptbxl,
-)
+from fgclep.training.run import build_sampler, build_training_set, open_ptbxl, split_by_fold
 from fgclep.training.run_folder import pin_settings
 from fgclep.training.tag_side import TagSettings, tag_auc, train_tag_side
 from fgclep.training.training_set import ValidationSet
@@ -58,14 +50,7 @@ def train_tags(
     sources = {"synthetic_records": synthetic_records, "data": str(data.resolve())}
     pin_settings(out / "config.json", asdict(settings) | sources)
     real = read_waveforms(dataset, processor, out / "cache", workers, report)
-    folds = np.array([info.fold for info in real.infos])
-    rows = np.flatnonzero(np.isin(folds, list(TRAIN_FOLDS)))
-    held = np.flatnonzero(folds == VALIDATION_FOLD)
-    if not len(rows) or not len(held):
-        raise DataError(
-            f"{data} has {len(rows)} records in folds 1-8 and {len(held)} in fold 9; both are needed.",
-            f"fgclep data scan {data}",
-        )
+    rows, held = split_by_fold(real, data)
     config = CoarseConfig(seed=settings.seed, synthetic_records=synthetic_records)
     training = build_training_set(real, rows, config, processor, report)
     sampler = build_sampler(training, [], [real.infos[i] for i in rows], report)
