@@ -24,8 +24,9 @@ def text(
 ) -> None:
     """Train the text side of a finished bundle further, on the catalogue's wordings as they are now.
 
-    Writes OUT/bundle: the same model with other text vectors; those of ECGs stay as they are. A bundle of preset small
-    is asked for, as its memory of findings tells where texts belong.
+    Writes OUT/bundle: the same model with other text vectors; those of ECGs stay as they are.
+
+    It takes a bundle of preset small, whose memory of findings tells where texts belong.
     """
     from fgclep.pretrained import resolve_model
     from fgclep.training.config import CoarseConfig

@@ -131,12 +131,17 @@ def soft_label_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets)
 
 
-def statement_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def statement_loss(logits: Tensor, labels: Tensor, balanced: Tensor | None = None) -> Tensor:
     """Sigmoid loss of ECGs against statements whose truth is known per pair, averaged over the known pairs.
 
     Args:
         logits: float32, shape (n, m).
         labels: shape (n, m): +1 true of the ECG, -1 not true, 0 unknown.
+        balanced: bool, shape (m,): statements whose true ECGs count as much as their false ones, all together.
     """
     known = labels.abs()
+    if balanced is not None:
+        shares = torch.stack([(labels == sign).sum(dim=0) for sign in (1, -1)]).clamp(min=1)
+        evened = known.sum(dim=0) / 2 * ((labels == 1) / shares[0] + (labels == -1) / shares[1])
+        known = torch.where(balanced, evened, known)
     return (F.softplus(-labels * logits) * known).sum() / torch.clamp(known.sum(), min=1)

@@ -125,8 +125,8 @@ def open_ptbxl(data: Path, processor: EcgProcessor) -> Dataset:
     dataset = open_for_rate(data, processor.fs_hz)
     if dataset.kind != "ptb-xl":
         raise DataError(
-            f"{data} is a {dataset.kind} tree; the preset small reads PTB-XL.",
-            "-o preset=fg-clep-v1 trains on any ECGs with reports.",
+            f"{data} is a {dataset.kind} tree; this training reads PTB-XL.",
+            "On any ECGs with reports: fgclep train coarse -o preset=fg-clep-v1",
         )
     return dataset
 

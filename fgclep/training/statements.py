@@ -26,6 +26,7 @@ _TEMPLATES = (
 )  # fmt: skip
 _NEGATIONS = ("no {}", "without {}", "no evidence of {}", "absence of {}", "{} is absent", "not {}")
 _JOINS = ("{} and {}", "{} with {}", "{}, {}", "{}. {}", "{} plus {}")
+_EXCLUSIONS = ("{} without {}", "{} but no {}", "{}, no {}", "{} and no {}", "{} in the absence of {}")
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,10 @@ class StatementSampler:
                 statements.append(Statement(rng.choice(_NEGATIONS).format(self._word(rng, key)), ((key, -1),)))
             else:
                 first, second = rng.sample(keys, 2)
-                text = rng.choice(_JOINS).format(self._word(rng, first), self._word(rng, second))
-                statements.append(Statement(text, ((first, 1), (second, 1))))
+                sign = rng.choice((1, -1))
+                joined = rng.choice(_JOINS if sign > 0 else _EXCLUSIONS)
+                text = joined.format(self._word(rng, first), self._word(rng, second))
+                statements.append(Statement(text, ((first, 1), (second, sign))))
         return statements
 
     def all_texts(self) -> list[str]:

@@ -4,6 +4,7 @@ import ast
 import csv
 import itertools
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,20 @@ def test_sampled_statements_never_contain_a_held_out_wording_alone() -> None:
     drawn = [statement.text for _ in range(20) for statement in sampler.sample(rng, extra=30)]
     assert len(set(drawn)) > 2000
     assert not [text for text in drawn if fold_wording(text) in forbidden]
+
+
+def test_statements_say_what_their_terms_say() -> None:
+    """A term is negative exactly where the text names it after a negation; "A without B" asserts A and denies B."""
+    sampler = StatementSampler([], ["AFIB", "LVOLT", "PVC"])
+    sampler.wordings = {"AFIB": ["AFIB"], "LVOLT": ["LVOLT"], "PVC": ["PVC"]}
+    rng = random.Random(1)
+    drawn = [statement for _ in range(50) for statement in sampler.sample(rng, extra=20)]
+    negation = re.compile(r"\b(no|not|without|absence|absent)\b", re.IGNORECASE)
+    for statement in drawn:
+        assert [key for key, _ in statement.terms] == re.findall("AFIB|LVOLT|PVC", statement.text.upper())
+        assert bool(negation.search(statement.text)) == any(sign < 0 for _, sign in statement.terms)
+    signs = {tuple(sign for _, sign in statement.terms) for statement in drawn}
+    assert signs == {(1,), (-1,), (1, 1), (1, -1)}
 
 
 def test_machine_statements_that_equal_a_held_out_wording_are_dropped() -> None:

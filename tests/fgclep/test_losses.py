@@ -77,6 +77,27 @@ def test_similarity_target_carries_no_gradient() -> None:
     assert torch.allclose(text.grad, through_ecg, atol=1e-6)
 
 
+def test_balanced_statements_count_true_and_false_ecgs_alike() -> None:
+    """Against a slow rewrite: half of a balanced column's weight is its true ECGs', half its false ones'."""
+    torch.manual_seed(3)
+    x = torch.randn(40, 3)
+    z = torch.ones(40, 3)
+    z[:3, 0], z[5:9, 0], z[:20, 1], z[:, 2] = -1, 0, -1, 1
+    balanced = torch.tensor([True, False, True])
+    total = 0.0
+    for column in range(3):
+        known = [(-z[row, column] * x[row, column]).exp().log1p() for row in range(40) if z[row, column]]
+        if column == 0:
+            true = [x.item() for x, sign in zip(known, z[z[:, 0] != 0, 0], strict=True) if sign > 0]
+            false = [x.item() for x, sign in zip(known, z[z[:, 0] != 0, 0], strict=True) if sign < 0]
+            total += len(known) / 2 * (sum(true) / len(true) + sum(false) / len(false))
+        else:
+            total += sum(x.item() for x in known) * (0.5 if column == 2 else 1)  # all true: the other half is empty
+    expected = total / (36 + 40 + 20)  # a mean over pairs by their weights
+    assert statement_loss(x, z, balanced).item() == pytest.approx(expected, rel=1e-5)
+    assert statement_loss(x, z, torch.zeros(3, dtype=torch.bool)).item() == statement_loss(x, z).item()
+
+
 def test_statement_loss_without_known_pairs_is_zero() -> None:
     assert statement_loss(torch.ones(2, 2), torch.zeros(2, 2)).item() == 0.0
 
