@@ -73,7 +73,7 @@ def train_text(
         )
     dataset = open_ptbxl(data, processor)
     machine = read_statements(statements_file)
-    blocks = model.config.text["num_hidden_layers"]
+    blocks = model.text_tower.config.num_hidden_layers
     config = replace(config, frozen_text_blocks=min(config.frozen_text_blocks, blocks // 3))
     out.mkdir(parents=True, exist_ok=True)
     sources = name_sources(data, machine) | {"bundle": bundle_fingerprint(bundle)}
