@@ -113,8 +113,9 @@ app.command()(text)
 
 def _tell(bundle: Path, data: Path) -> None:
     """Print where the new model is; of the processes that torchrun started, one does."""
-    from fgclep.training.pipeline import is_first_process
+    from fgclep.training.pipeline import is_first_process, leave_processes
 
     if is_first_process():
         typer.echo(str(bundle))
         say(f"Next: fgclep index build --data {data} --model {bundle} --name NAME")
+    leave_processes()

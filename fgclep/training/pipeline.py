@@ -5,6 +5,7 @@ which steps are done, with which settings. So after a stop at any instant the sa
 not done yet may get other settings, as far as its own folder allows.
 """
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -63,6 +64,16 @@ def refuse_torchrun(what: str) -> None:
 def is_first_process() -> bool:
     """Tell whether this is the only process, or the first of those that torchrun started."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def leave_processes() -> None:
+    """Leave the group of processes that torchrun started, if there is one, after training.
+
+    Its threads must not outlive the interpreter: a process that ends beside them may abort although all is done.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()  # a model in its data-parallel wrapper is a cycle that holds the group
+        torch.distributed.destroy_process_group()
 
 
 def train_all(
