@@ -1,7 +1,6 @@
 """From a checked waveform to a model's input; numpy and scipy only, so that worker processes need no torch."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import gcd
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgclep.errors import CorruptionError
+from fgclep.leads import LEADS
 from fgclep.record import EcgRecord, Waveform
 from fgclep.signal import StoredEcg
 
@@ -130,24 +130,9 @@ class EcgProcessor:
         """Return the change of rate as a matrix; None if nothing is to do or the matrix would be huge."""
         return _block_filter(float(fs_hz), self.fs_hz, self.lowpass_hz)
 
-    def stack_stored(self, records: Sequence[EcgRecord]) -> StoredBatch | None:
-        """Return records as a batch that a device can prepare; None if they differ in rate, length or unit.
-
-        A device does the same as `prepare`, up to rounding; see `fgclep.models.inference`.
-        """
-        stored = [record for record in records if isinstance(record, StoredEcg)]
-        if not stored or len(stored) < len(records):
-            return None
-        first = stored[0]
-        kinds = {(record.fs_hz, record.units_per_mv, record.units.shape) for record in stored}
-        if len(kinds) > 1 or (self.block_filter(first.fs_hz) is None and self._resamples(first.fs_hz)):
-            return None
-        units = np.stack([record.units[:, : self.native_samples(first.fs_hz)] for record in stored])
-        # numpy finds medians of int16 by SIMD, many times faster than torch; one record at a time stays in the cache
-        centres = np.zeros(units.shape[:2], np.float32)
-        if self.center == "median":
-            centres[:] = [_medians(record) for record in units]
-        return StoredBatch(units, centres, first.units_per_mv, first.fs_hz)
+    def prepares_stored(self, fs_hz: float) -> bool:
+        """Tell whether a device can prepare what is stored at a rate: its change of rate is a matrix, or is none."""
+        return self.block_filter(fs_hz) is not None or not self._resamples(fs_hz)
 
     def _resamples(self, fs_hz: float) -> bool:
         return _design_filter(float(fs_hz), self.fs_hz, self.lowpass_hz)[2] is not None
@@ -171,6 +156,58 @@ class EcgProcessor:
         first = (offset + shift) // down
         length = -(-x.shape[1] * up // down)
         return np.ascontiguousarray(y[:, first : first + length], dtype=np.float32)
+
+
+class StoredStack:
+    """Stacks records as their files hold them, for a device to do what `prepare` does, up to rounding.
+
+    It keeps its memory: filling new pages takes as long as reading the file. The first record that it takes decides at
+    which rate, in which unit and how long the others must be.
+
+    Args:
+        processor: of the model.
+        capacity: the number of records.
+    """
+
+    def __init__(self, processor: EcgProcessor, capacity: int) -> None:
+        self._processor = processor
+        self._capacity = capacity
+        self._memory = self._units = np.empty(0, np.int16)
+        self.clear()
+
+    def clear(self) -> None:
+        """Start anew; a batch that was made is overwritten from now on."""
+        self._count = 0
+        self._kind = (0.0, 0.0, 0)
+
+    def add(self, record: EcgRecord) -> bool:
+        """Copy a record's samples, or tell that it is unlike the others or nothing for a device."""
+        if not isinstance(record, StoredEcg):
+            return False
+        kind = (record.fs_hz, record.units_per_mv, record.n_samples)
+        if not self._count and self._processor.prepares_stored(record.fs_hz):
+            self._kind = kind
+            shape = (self._capacity, len(LEADS), min(record.n_samples, self._processor.native_samples(record.fs_hz)))
+            if self._memory.size < np.prod(shape):
+                self._memory = np.empty(np.prod(shape), np.int16)
+            self._units = self._memory[: np.prod(shape)].reshape(shape)
+        if kind != self._kind:
+            return False
+        record.copy_units(self._units[self._count])
+        self._count += 1
+        return True
+
+    def batch(self) -> StoredBatch | None:
+        """Return the records as a batch that shares the stack's memory; None without any."""
+        if not self._count:
+            return None
+        units = self._units[: self._count]
+        centres = np.zeros(units.shape[:2], np.float32)
+        if self._processor.center == "median":
+            # By numpy's SIMD for int16, many times faster than torch; one record at a time stays in the cache.
+            centres[:] = [_medians(record) for record in units]
+        fs_hz, units_per_mv, _ = self._kind
+        return StoredBatch(units, centres, units_per_mv, fs_hz)
 
 
 def _medians(samples: NDArray[np.int16] | NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from io import FileIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,8 @@ class RawEcg:
 
     Attributes:
         samples: shape (signals, samples), stored order. int16 in units, where the file holds nothing but whole units
-            of one size and none is missing; otherwise float32 in mV, NaN where a sample is missing.
+            of one size and none is missing: a view of the file's bytes, in which the signals alternate. Otherwise
+            float32 in mV, NaN where a sample is missing.
         units_per_mv: of `samples`; 1 where they are in mV.
         fs_hz: sampling rate.
         sig_names: signal names in stored order, as written.
@@ -63,25 +64,24 @@ class RawEcg:
         return to_mv(self.samples, self.units_per_mv)
 
 
-@dataclass(frozen=True)
-class _PlainHeader:
+class _Scales(NamedTuple):
+    """What makes physical units of the signals' stored ones."""
+
+    gains: tuple[float, ...]
+    baselines: tuple[int, ...]
+    units: tuple[str, ...]
+    units_per_mv: float | None  # if all signals are whole multiples of the same size
+
+
+class _PlainHeader(NamedTuple):
     """The header of a record whose signals lie interleaved as format 16 in one file."""
 
     fs_hz: float
     n_samples: int  # 0: as many as the file holds
     file_name: str
     byte_offset: int
-    gains: tuple[float, ...]
-    baselines: tuple[int, ...]
-    units: tuple[str, ...]
+    scales: _Scales
     sig_names: tuple[str, ...]
-
-    @property
-    def units_per_mv(self) -> float | None:
-        """Units of one mV, if all signals are whole multiples of the same one."""
-        plain = len(set(self.gains)) == 1 and not any(self.baselines)
-        in_mv = all(_MV_PER_UNIT.get(unit.casefold()) == 1 for unit in set(self.units))
-        return self.gains[0] if plain and in_mv else None
 
 
 def read_wfdb(source: Path | str | tuple[bytes, bytes], record_id: str) -> RawEcg:
@@ -113,11 +113,11 @@ def read_wfdb(source: Path | str | tuple[bytes, bytes], record_id: str) -> RawEc
     else:
         data = _read_file(os.path.join(os.path.dirname(stem), header.file_name), record_id)  # noqa: PTH118, PTH120
     digital = _plain_samples(header, data, record_id)
-    units_per_mv = header.units_per_mv
+    units_per_mv = header.scales.units_per_mv
     if units_per_mv is not None and digital.min() != MISSING_SAMPLE:
         return RawEcg(digital, units_per_mv, header.fs_hz, header.sig_names, comments, "direct")
-    waveform = _physical(header, digital)
-    _scale_to_mv(waveform, header.units, header.sig_names, record_id)
+    waveform = _physical(header.scales, digital)
+    _scale_to_mv(waveform, header.scales.units, header.sig_names, record_id)
     return RawEcg(waveform, 1.0, header.fs_hz, header.sig_names, comments, "direct")
 
 
@@ -125,7 +125,7 @@ def to_mv(samples: NDArray[np.int16] | NDArray[np.float32], units_per_mv: float)
     """Return samples in mV, float32 of the same shape; samples that are float32 are in mV already."""
     if samples.dtype != np.int16:
         return np.asarray(samples, np.float32)
-    waveform = samples.astype(np.float32)
+    waveform = samples.astype(np.float32, order="C")
     waveform /= np.float32(units_per_mv)
     return waveform
 
@@ -205,10 +205,7 @@ def _parse_plain(lines: list[str]) -> _PlainHeader | None:
         return None
     if n_samples < 0 or not 0 < fs_hz < float("inf") or scales is None:
         return None
-    return _PlainHeader(fs_hz, n_samples, files[0], int(fmt[1] or 0), *scales, names)
-
-
-_Scales = tuple[tuple[float, ...], tuple[int, ...], tuple[str, ...]]
+    return _PlainHeader(fs_hz, n_samples, files[0], int(fmt[1] or 0), scales, names)
 
 
 @lru_cache(maxsize=1024)  # a data set has few kinds of headers
@@ -219,7 +216,9 @@ def _parse_gains(gains: tuple[str, ...], adc_zeros: tuple[str, ...]) -> _Scales 
     if len(plain) < len(scales):
         return None
     factors, baselines, units = zip(*plain, strict=True)
-    return factors, baselines, units
+    whole = len({*factors}) == 1 and not any(baselines)
+    in_mv = all(_MV_PER_UNIT.get(unit.casefold()) == 1 for unit in {*units})
+    return _Scales(factors, baselines, units, factors[0] if whole and in_mv else None)
 
 
 def _parse_gain(gain: str, adc_zero: str) -> tuple[float, int, str] | None:
@@ -234,7 +233,7 @@ def _parse_gain(gain: str, adc_zero: str) -> tuple[float, int, str] | None:
 
 
 def _plain_samples(header: _PlainHeader, data: bytes, record_id: str) -> NDArray[np.int16]:
-    """Turn the bytes of a sample file into stored units; shape (signals, samples)."""
+    """Look at the bytes of a sample file as stored units; shape (signals, samples)."""
     n_sig = len(header.sig_names)
     frame = 2 * n_sig
     present = len(data) - header.byte_offset
@@ -253,20 +252,19 @@ def _plain_samples(header: _PlainHeader, data: bytes, record_id: str) -> NDArray
             f"{header.file_name} holds {present} bytes of samples, more than the {expected} that its header announces "
             f"({header.n_samples} samples of {n_sig} signals): one of the two is wrong.",
         )
-    digital = np.frombuffer(data, "<i2", expected // 2, header.byte_offset).reshape(-1, n_sig)
-    return np.ascontiguousarray(digital.T)  # transposing while the samples are small is fastest
+    return np.frombuffer(data, "<i2", expected // 2, header.byte_offset).reshape(-1, n_sig).T
 
 
-def _physical(header: _PlainHeader, digital: NDArray[np.int16]) -> NDArray[np.float32]:
+def _physical(scales: _Scales, digital: NDArray[np.int16]) -> NDArray[np.float32]:
     """Turn stored units into the header's physical ones; NaN where a sample is missing."""
     missing = digital == MISSING_SAMPLE if digital.min() == MISSING_SAMPLE else None
-    waveform = digital.astype(np.float32)
-    if any(header.baselines):
-        waveform -= np.array(header.baselines, np.float32)[:, None]
-    if len(set(header.gains)) == 1:  # one divisor is measurably faster than a column of twelve
-        waveform /= np.float32(header.gains[0])
+    waveform = digital.astype(np.float32, order="C")
+    if any(scales.baselines):
+        waveform -= np.array(scales.baselines, np.float32)[:, None]
+    if len(set(scales.gains)) == 1:  # one divisor is measurably faster than a column of twelve
+        waveform /= np.float32(scales.gains[0])
     else:
-        waveform /= np.array(header.gains, np.float32)[:, None]
+        waveform /= np.array(scales.gains, np.float32)[:, None]
     if missing is not None:
         waveform[missing] = np.nan
     return waveform

@@ -175,6 +175,7 @@ def plan_add(
         embed = embed_options(
             embedder,
             index_dir(home, name),
+            overlap.present - overlap.known,
             shard_size=shard_size,
             batch_size=batch_size,
             dtype=base.manifest.dtype,

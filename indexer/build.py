@@ -164,6 +164,7 @@ def plan_build(
     embed = embed_options(
         embedder,
         index_dir(home, name),
+        dataset.listed - len(dataset.missing),
         shard_size=shard_size,
         batch_size=batch_size,
         dtype=dtype,

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from fgclep.errors import DataError, FgclepError
 from fgclep.pool import map_in_order
-from fgclep.preprocessing import EcgProcessor
+from fgclep.preprocessing import EcgProcessor, StoredBatch, StoredStack
 from fgclep.record import RecordInfo
 from indexer.manifest import STORED, ModelRef
 from indexer.reading import Chunk, PreparedChunk, Reader
@@ -209,9 +210,15 @@ class ReadAndEncode:
     reader: Reader
     embedder: Embedder
 
+    batch_size: int
+
     def __call__(self, chunk: Chunk) -> EncodedChunk:
-        """Read and encode a chunk."""
-        return encode_chunk(self.embedder, self.reader(chunk))
+        """Read and encode a chunk of up to `batch_size` records."""
+        return encode_chunk(self.embedder, self.reader.prepare(chunk.items, self._stack))
+
+    @cached_property
+    def _stack(self) -> StoredStack:
+        return StoredStack(self.reader.processor, self.batch_size)
 
 
 def encode_chunks(
@@ -219,7 +226,7 @@ def encode_chunks(
 ) -> Generator[tuple[Chunk, EncodedChunk], None, None]:
     """Read and encode chunks and yield them in order; errors as of `encode_chunk` and `fgclep.pool.map_in_order`."""
     if embedder.device == "cpu":
-        return map_in_order(ReadAndEncode(reader, embedder), chunks, options.workers)
+        return map_in_order(ReadAndEncode(reader, embedder, options.batch_size), chunks, options.workers)
     return _encode_beside(embedder, map_in_order(reader, chunks, options.workers))
 
 
@@ -251,17 +258,24 @@ def encode_chunk(embedder: Embedder, content: PreparedChunk) -> EncodedChunk:
         FgclepError: if the model gives no unit vectors.
     """
     dim = embedder.model.dim
-    if not content.records:
-        return EncodedChunk(np.empty((0, dim), np.float32), content.records, content.rejects)
-    vectors = np.asarray(embedder.encode(content.waveforms), np.float32)
+    vectors = np.empty((len(content.records), dim), np.float32)
+    if content.stored is not None:
+        vectors[content.as_stored] = _encoded(embedder, content.stored, len(content.stored.units))
+    if len(content.waveforms):
+        vectors[~content.as_stored] = _encoded(embedder, content.waveforms, len(content.waveforms))
+    return EncodedChunk(vectors, content.records, content.rejects)
+
+
+def _encoded(embedder: Embedder, waveforms: NDArray[np.float32] | StoredBatch, count: int) -> NDArray[np.float32]:
+    vectors = np.asarray(embedder.encode(waveforms), np.float32)
     norms = np.linalg.norm(vectors, axis=1)
-    if vectors.shape != (len(content.records), dim) or not (np.abs(norms - 1) < _NORM_TOLERANCE).all():
+    if vectors.shape != (count, embedder.model.dim) or not (np.abs(norms - 1) < _NORM_TOLERANCE).all():
         raise FgclepError(
             f"Model {embedder.model.name} gave vectors of shape {vectors.shape} with norms "
-            f"{norms.min():.3f} to {norms.max():.3f}; expected {(len(content.records), dim)} with norm 1.",
+            f"{norms.min():.3f} to {norms.max():.3f}; expected {(count, embedder.model.dim)} with norm 1.",
             f"The bundle {embedder.model.path} is damaged or not an fgclep model; choose another --model.",
         )
-    return EncodedChunk(vectors, content.records, content.rejects)
+    return vectors
 
 
 def _shard_content(parts: Sequence[tuple[Chunk, EncodedChunk]], dtype: str) -> ShardContent:

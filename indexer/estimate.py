@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from fgclep.pool import map_in_order
-from fgclep.preprocessing import StoredBatch
 from fgclep.record import RecordInfo
 from indexer.embed import ReadAndEncode, encode_chunk
 from indexer.plan import ROW_BYTES, Plan, free_bytes
@@ -123,7 +122,7 @@ def _memory(plan: Plan, reader: Reader, chunk: Chunk, prepared: PreparedChunk) -
     if not options.workers:
         return own
     on_cpu = plan.embedder.device == "cpu"
-    work: Callable[[Chunk], object] = ReadAndEncode(reader, plan.embedder) if on_cpu else reader
+    work: Callable[[Chunk], object] = ReadAndEncode(reader, plan.embedder, options.batch_size) if on_cpu else reader
     for _ in map_in_order(work, [chunk], 1):
         pass
     under_way = 0 if on_cpu else (_CHUNKS_PER_WORKER * options.workers + 1) * _waveform_bytes(prepared)
@@ -131,8 +130,7 @@ def _memory(plan: Plan, reader: Reader, chunk: Chunk, prepared: PreparedChunk) -
 
 
 def _waveform_bytes(prepared: PreparedChunk) -> int:
-    waveforms = prepared.waveforms
-    return waveforms.units.nbytes if isinstance(waveforms, StoredBatch) else waveforms.nbytes
+    return prepared.waveforms.nbytes + (0 if prepared.stored is None else prepared.stored.units.nbytes)
 
 
 def _peak_rss(who: int) -> int:

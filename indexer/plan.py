@@ -126,6 +126,7 @@ class Plan(ABC):
 def embed_options(
     embedder: Embedder,
     directory: Path,
+    records: int,
     *,
     shard_size: int,
     batch_size: int | None,
@@ -141,17 +142,15 @@ def embed_options(
     Args:
         embedder: the model; its device decides.
         directory: of the index.
+        records: how many there are, without a limit.
         shard_size, batch_size, dtype, limit, workers: as in `indexer.build.plan_build`.
         resume: whether an unfinished run is gone on with.
     """
     begun = Staging(directory / "staging").planned("batch_size") if resume and batch_size is None else None
-    return EmbedOptions(
-        shard_size,
-        batch_size or begun or choose_batch_size(embedder.device),
-        dtype,
-        limit,
-        choose_workers(embedder.device) if workers is None else workers,
-    )
+    workers = choose_workers(embedder.device) if workers is None else workers
+    records = records if limit is None else min(limit, records)
+    batch_size = batch_size or begun or choose_batch_size(embedder.device, records, workers)
+    return EmbedOptions(shard_size, batch_size, dtype, limit, workers)
 
 
 def check_space(plan: Plan) -> None:

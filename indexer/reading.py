@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgclep.preprocessing import EcgProcessor, StoredBatch
+from fgclep.preprocessing import EcgProcessor, StoredBatch, StoredStack
 from fgclep.record import EcgRecord, RecordInfo, RecordReject
 from fgclep.signal import StoredEcg
 from indexer.rows import record_row
 from indexer.sources import Sources
 
 logger = logging.getLogger(__name__)
-
-_Keyed = tuple[int, EcgRecord]
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,17 @@ class Chunk:
 
 @dataclass(frozen=True)
 class PreparedChunk:
-    """A chunk after reading: n waveforms, n record rows, and the rejects.
+    """A chunk after reading: n record rows, their waveforms, and the rejects.
 
     Attributes:
-        waveforms: model inputs, float32 (n, 12, samples), or the same records as they are stored.
+        as_stored: bool, shape (n,): which records are in `stored`; the others are in `waveforms`, both in order.
+        stored: records for the model's device to prepare; None: none is.
+        waveforms: model inputs, float32 (others, 12, samples).
     """
 
-    waveforms: NDArray[np.float32] | StoredBatch
+    as_stored: NDArray[np.bool_]
+    stored: StoredBatch | None
+    waveforms: NDArray[np.float32]
     records: list[dict[str, Any]]
     rejects: list[dict[str, str]]
 
@@ -46,7 +48,7 @@ class Reader:
     """Reads and prepares records; travels to every worker process once.
 
     Attributes:
-        as_stored: leave preparing to the model's device where all records of a chunk are stored alike.
+        as_stored: leave preparing to the model's device where most records of a chunk are stored alike.
     """
 
     sources: Sources
@@ -55,29 +57,33 @@ class Reader:
 
     def __call__(self, chunk: Chunk) -> PreparedChunk:
         """Read a chunk."""
-        return self.prepare(chunk.items)
+        return self.prepare(chunk.items, StoredStack(self.processor, len(chunk.items)))
 
-    def prepare(self, items: Sequence[tuple[int, RecordInfo]]) -> PreparedChunk:
-        """Read a chunk of records; what cannot be used becomes a reject with its reason."""
+    def prepare(self, items: Sequence[tuple[int, RecordInfo]], stack: StoredStack) -> PreparedChunk:
+        """Read a chunk of records; what cannot be used becomes a reject with its reason.
+
+        Args:
+            items: (key, record).
+            stack: for so many records; its memory holds the result.
+        """
+        stack.clear()
+        waveforms: list[NDArray[np.float32]] = []
+        as_stored: list[bool] = []
+        records: list[dict[str, Any]] = []
         rejects: list[dict[str, str]] = []
-        usable: list[_Keyed] = []
         for key, info in items:
             try:
-                usable.append((key, self._read(key, info)))
+                record = self._read(key, info)
+                stacked = self.as_stored and stack.add(record)
+                if not stacked:
+                    waveforms.append(self._prepare(record))
             except RecordReject as reject:
                 rejects.append(_reject_row(info, reject))
-        stored = self.processor.stack_stored([record for _, record in usable]) if self.as_stored else None
-        if stored is not None:
-            return PreparedChunk(stored, [_row(key, record) for key, record in usable], rejects)
-        waveforms, records = [], []
-        for key, record in usable:
-            try:
-                waveforms.append(self._prepare(record))
-                records.append(_row(key, record))
-            except RecordReject as reject:
-                rejects.append(_reject_row(record.info, reject))
-        stacked = np.stack(waveforms) if waveforms else np.empty((0, 12, 0), np.float32)
-        return PreparedChunk(stacked, records, rejects)
+                continue
+            as_stored.append(stacked)
+            records.append(_row(key, record))
+        others = np.stack(waveforms) if waveforms else np.empty((0, 12, 0), np.float32)
+        return PreparedChunk(np.array(as_stored, np.bool_), stack.batch(), others, records, rejects)
 
     def _read(self, key: int, info: RecordInfo) -> EcgRecord:
         try:
@@ -107,7 +113,7 @@ def _unforeseen(info: RecordInfo, error: Exception) -> RecordReject:
 
 
 def _row(key: int, record: EcgRecord) -> dict[str, Any]:
-    samples = record.units.shape[1] if isinstance(record, StoredEcg) else record.waveform.shape[1]
+    samples = record.n_samples if isinstance(record, StoredEcg) else record.waveform.shape[1]
     return record_row(key, record.info, fs_hz=record.fs_hz, duration_s=samples / record.fs_hz, flags=record.flags)
 
 

@@ -136,6 +136,7 @@ def plan_rebuild(
         embed = embed_options(
             embedder,
             index_dir(home, name),
+            base.manifest.counts.indexed,
             shard_size=shard_size,
             batch_size=batch_size,
             dtype=base.manifest.dtype,

@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
-CPU_BATCH, DEVICE_BATCH = 64, 512
-"""Records read and encoded together. Past these sizes nothing gets faster, and a shard holds a whole number of both."""
+_LEAST_BATCH, _MOST_BATCH = 64, 512
+"""Records read and encoded together: past the larger nothing gets faster, and a shard holds a whole number of each."""
 
-_ENCODER_BYTES = 600_000_000  # of a process with PyTorch and a model; measured 300 to 500 MB
+_BATCHES_EACH = 4  # for every worker, at least
+_ENCODER_BYTES = 700_000_000  # of a process with PyTorch and a model; measured 300 to 600 MB
 _READER_BYTES = 150_000_000  # of a process that only reads
 _MEMORY_SHARE = 0.7  # of what is free; the page cache is to keep some
 
@@ -37,9 +38,21 @@ def choose_workers(device: str) -> int:
     return max(1, wanted)
 
 
-def choose_batch_size(device: str) -> int:
-    """Return how many records to encode together."""
-    return CPU_BATCH if device == "cpu" else DEVICE_BATCH
+def choose_batch_size(device: str, records: int, workers: int) -> int:
+    """Return how many records to read and encode together.
+
+    Many, as each kind of work throws the other's code and data out of the caches; on a CPU fewer where there would be
+    too few batches to share among the workers.
+
+    Args:
+        device: where the model runs.
+        records: how many there are.
+        workers: processes.
+    """
+    size = _MOST_BATCH
+    while device == "cpu" and size > _LEAST_BATCH and size * _BATCHES_EACH * workers > records:
+        size //= 2
+    return size
 
 
 def _system_free() -> int | None:

@@ -175,7 +175,7 @@ def prepare_stored(stored: StoredBatch, part: slice, processor: EcgProcessor, de
     """Do on a device what `EcgProcessor.prepare` does: int16 units go there, the model's input is made there.
 
     Args:
-        stored: of `processor.stack_stored`.
+        stored: of a `StoredStack`.
         part: which of its records.
         processor: of the model.
         device: where to.

@@ -1,6 +1,7 @@
 """The fast encoder gives the vectors of the plain one, whatever it starts from and however it is run."""
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from fgclep.datasets import open_dataset
 from fgclep.models.config import ECG_PRESETS, FGCLEPConfig
 from fgclep.models.dual_encoder import EcgEncoder
 from fgclep.models.inference import FastEcgEncoder, fast_encoder, fold_batch_norms, prepare_stored
-from fgclep.preprocessing import EcgProcessor
+from fgclep.preprocessing import EcgProcessor, StoredBatch, StoredStack
 from fgclep.pretrained import load_model
-from fgclep.record import RecordInfo
+from fgclep.record import EcgRecord, RecordInfo
 from fgclep.signal import StoredEcg
 
 CPU = torch.device("cpu")
@@ -65,6 +66,14 @@ def test_a_batch_norm_without_its_convolution_stays() -> None:
     assert kinds == [nn.BatchNorm1d, nn.Conv1d, nn.ReLU, nn.BatchNorm1d]
 
 
+def stack(processor: EcgProcessor, records: Sequence[EcgRecord]) -> StoredBatch:
+    stacked = StoredStack(processor, len(records))
+    assert all(stacked.add(record) for record in records)
+    batch = stacked.batch()
+    assert batch is not None
+    return batch
+
+
 def stored_ecg(rng: np.random.Generator, fs_hz: float, seconds: float, units_per_mv: float = 200.0) -> StoredEcg:
     units = rng.integers(-20, 21, (12, round(fs_hz * seconds))).cumsum(axis=1).clip(-9000, 9000).astype(np.int16)
     return StoredEcg(INFO, units, units_per_mv, fs_hz, ())
@@ -78,8 +87,8 @@ def test_int16_on_the_device_becomes_what_prepare_makes(
 ) -> None:
     processor = EcgProcessor(target_hz, 10 * target_hz, lowpass_hz, center)
     records = [stored_ecg(np.random.default_rng(number), fs_hz, seconds, 1000.0) for number in range(3)]
-    stored = processor.stack_stored(records)
-    assert stored is not None and stored.units.dtype == np.int16
+    stored = stack(processor, records)
+    assert stored.units.dtype == np.int16
     expected = np.stack([processor.prepare(record.waveform, fs_hz) for record in records])
     np.testing.assert_allclose(prepare_stored(stored, slice(0, 2), processor, CPU), expected[:2], atol=2e-5)
     np.testing.assert_allclose(prepare_stored(stored, slice(2, 3), processor, CPU), expected[2:], atol=2e-5)
@@ -88,15 +97,30 @@ def test_int16_on_the_device_becomes_what_prepare_makes(
 def test_records_that_differ_are_left_to_prepare() -> None:
     processor = EcgProcessor(100, 1000, 40.0, "median")
     rng = np.random.default_rng(0)
-    ecg = stored_ecg(rng, 500, 10)
-    assert processor.stack_stored([ecg, stored_ecg(rng, 500, 10)]) is not None
+    ecg, alike = stored_ecg(rng, 500, 10), stored_ecg(rng, 500, 10)
     others = (stored_ecg(rng, 250, 20), stored_ecg(rng, 500, 9), stored_ecg(rng, 500, 10, units_per_mv=1000))
-    for other in others:
-        assert processor.stack_stored([ecg, other]) is None
-    assert processor.stack_stored([]) is None
-    odd = [stored_ecg(rng, 257.38, 10)]  # no common measure with 100 Hz: its matrix would be huge
-    assert processor.stack_stored(odd) is None
-    assert processor.prepare(odd[0].waveform, 257.38).shape == (12, 1000)
+    stacked = StoredStack(processor, 2)
+    assert stacked.batch() is None
+    wide = EcgRecord(INFO, ecg.waveform, 500)
+    odd = stored_ecg(rng, 257.38, 10)  # no common measure with 100 Hz: its matrix would be huge
+    assert [stacked.add(record) for record in (wide, odd, ecg, *others, wide, alike)] == [0, 0, 1, 0, 0, 0, 0, 1]
+    batch = stacked.batch()
+    assert batch is not None and np.array_equal(batch.units, [ecg.units, alike.units])
+    assert processor.prepare(odd.waveform, 257.38).shape == (12, 1000)
+
+
+def test_a_stack_that_is_used_again_holds_the_later_records_only() -> None:
+    processor = EcgProcessor(100, 1000, 40.0, "median")
+    stacked = StoredStack(processor, 3)
+    rng = np.random.default_rng(0)
+    for fs_hz, seconds in ((100, 10), (500, 10), (250, 4), (500, 23)):
+        stacked.clear()
+        assert stacked.batch() is None
+        records = [stored_ecg(rng, fs_hz, seconds) for _ in range(2)]
+        assert all(stacked.add(record) for record in records)
+        batch, fresh = stacked.batch(), stack(processor, records)
+        assert batch is not None and batch.fs_hz == fresh.fs_hz
+        assert np.array_equal(batch.units, fresh.units) and np.array_equal(batch.centres, fresh.centres)
 
 
 @pytest.fixture(scope="module")
@@ -116,15 +140,15 @@ def test_files_encoded_as_they_are_stored_give_the_model_s_own_vectors(
     exact = FastEcgEncoder(tiny_bundle, exact=True)
     assert exact.load() == model.dim and exact.arithmetic == "cpu float32"
     np.testing.assert_allclose(exact(prepared), expected, atol=1e-5)
-    np.testing.assert_allclose(exact(processor.stack_stored(files)), expected, atol=1e-5)
-    usual = FastEcgEncoder(tiny_bundle)(processor.stack_stored(files))
+    np.testing.assert_allclose(exact(stack(processor, files)), expected, atol=1e-5)
+    usual = FastEcgEncoder(tiny_bundle)(stack(processor, files))
     assert 1 - (usual * expected).sum(axis=1).min() < 1e-3
 
 
 def test_neither_threads_nor_the_trip_to_another_process_change_a_bit(
     files: list[StoredEcg], tiny_bundle: Path
 ) -> None:
-    stored = EcgProcessor.from_pretrained(tiny_bundle).stack_stored(files)
+    stored = stack(EcgProcessor.from_pretrained(tiny_bundle), files)
     encode = FastEcgEncoder(tiny_bundle)
     small = len(pickle.dumps(encode))
     before, vectors = torch.get_num_threads(), []
@@ -146,5 +170,5 @@ def test_centring_and_cropping_come_before_the_filter() -> None:
     ecg = stored_ecg(np.random.default_rng(0), 500, 12)
     units = ecg.units.copy()
     units[:, processor.native_samples(500) :] = 9000
-    both = [processor.stack_stored([record]) for record in (ecg, StoredEcg(INFO, units, 200.0, 500, ()))]
+    both = [stack(processor, [record]) for record in (ecg, StoredEcg(INFO, units, 200.0, 500, ()))]
     assert torch.equal(*(prepare_stored(stored, slice(None), processor, CPU) for stored in both))

@@ -3,6 +3,7 @@
 import pytest
 
 from indexer import resources
+from indexer.plan import SHARD_SIZE
 from indexer.resources import choose_batch_size, choose_workers, free_memory, usable_cores
 
 
@@ -28,4 +29,13 @@ def test_this_machine_is_understood() -> None:
     assert usable_cores() >= 1
     free = free_memory()
     assert free is None or 1e6 < free < 1e15
-    assert 2048 % choose_batch_size("cpu") == 2048 % choose_batch_size("cuda") == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "records", "workers", "size"),
+    [("cpu", 10, 2, 64), ("cpu", 1000, 2, 64), ("cpu", 8000, 2, 512), ("cpu", 8000, 8, 128), ("cpu", 9, 0, 512)],
+)
+def test_batches_are_large_but_enough_for_every_worker(device: str, records: int, workers: int, size: int) -> None:
+    assert choose_batch_size(device, records, workers) == size
+    assert choose_batch_size("cuda", records, workers) == 512
+    assert SHARD_SIZE % size == 0
