@@ -4,7 +4,6 @@ The limb leads are checked against Einthoven's identities. They hold for every r
 attached to, so where they fail and hold again once two names are exchanged, the file is labelled wrongly.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import permutations
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgclep.errors import DataError
+from fgclep.frames import N_LIMB, copy_leads, limb_covariance
 from fgclep.leads import LEADS, canonical_order
 from fgclep.record import EcgRecord, RecordInfo, RecordReject, Waveform
 from fgclep.wfdb_io import SYNTHETIC_COMMENT, RawEcg, to_mv
@@ -33,8 +33,7 @@ MAX_MISSING_FRACTION = 0.10
 MAX_FLAT_LEADS = 3
 MAX_INTERPOLATED_GAP_S = 0.5
 
-_AS_THEY_ARE = list(range(len(LEADS)))
-_N_LIMB = 6
+_AS_THEY_ARE = tuple(range(len(LEADS)))
 # Rows: III = II - I, aVR = -(I + II)/2, aVL = I - II/2, aVF = II - I/2; columns: the limb leads in canonical order.
 _IDENTITIES = np.array(
     [[1, -1, 1, 0, 0, 0], [0.5, 0.5, 0, 1, 0, 0], [-1, 0.5, 0, 0, 1, 0], [0.5, -1, 0, 0, 0, 1]], np.float64
@@ -60,7 +59,7 @@ class StoredEcg(EcgRecord):
     n_samples: int
     units_per_mv: float
     _stored: NDArray[np.int16]
-    _order: Sequence[int]
+    _order: tuple[int, ...]
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class StoredEcg(EcgRecord):
         units_per_mv: float,
         fs_hz: float,
         flags: tuple[str, ...],
-        order: Sequence[int] = range(len(LEADS)),
+        order: tuple[int, ...] = _AS_THEY_ARE,
     ) -> None:
         values = {"info": info, "units_per_mv": units_per_mv, "fs_hz": fs_hz, "flags": flags}
         values |= {"n_samples": stored.shape[1], "_stored": stored, "_order": order}
@@ -77,8 +76,7 @@ class StoredEcg(EcgRecord):
 
     def copy_units(self, into: NDArray[np.int16]) -> None:
         """Write the units of the first samples, canonical lead order, to int16 (12, at most `n_samples`)."""
-        for lead, place in zip(into, self._order, strict=True):
-            lead[:] = self._stored[place, : len(lead)]
+        copy_leads(self._stored, self._order, into)
 
     @cached_property
     def units(self) -> NDArray[np.int16]:
@@ -119,13 +117,13 @@ def clean(raw: RawEcg, info: RecordInfo) -> EcgRecord:
         flags += _check_labels(raw.samples, order, raw.units_per_mv, info.record_id)
         units = cast("NDArray[np.int16]", raw.samples)
         return StoredEcg(info, units, raw.units_per_mv, raw.fs_hz, tuple(flags), order)
-    samples = to_mv(raw.samples[order], 1.0)
+    samples = to_mv(raw.samples[list(order)], 1.0)
     measured = samples
     flags = []
     if (missing := ~np.isfinite(samples)).any():
         _check_missing(missing, info.record_id)
         samples = fill_missing(samples, missing, max_gap=round(MAX_INTERPOLATED_GAP_S * raw.fs_hz))
-        there = ~missing[:_N_LIMB].any(axis=0)
+        there = ~missing[:N_LIMB].any(axis=0)
         measured = samples[:, there] if there.any() else samples
         flags.append("nan-filled")
     flags += _check_flat(samples, _AS_THEY_ARE, info.record_id)
@@ -133,7 +131,7 @@ def clean(raw: RawEcg, info: RecordInfo) -> EcgRecord:
     return EcgRecord(info, samples, raw.fs_hz, tuple(flags))
 
 
-def _lead_order(raw: RawEcg, record_id: str) -> list[int]:
+def _lead_order(raw: RawEcg, record_id: str) -> tuple[int, ...]:
     """Return where the twelve leads stand among the signals, or reject a record that lacks one."""
     try:
         return _positions(raw.sig_names)
@@ -144,8 +142,8 @@ def _lead_order(raw: RawEcg, record_id: str) -> list[int]:
 
 
 @lru_cache(maxsize=1024)  # a data set has few orders of names
-def _positions(sig_names: tuple[str, ...]) -> list[int]:
-    return canonical_order(sig_names, "")
+def _positions(sig_names: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(canonical_order(sig_names, ""))
 
 
 def _check_extent(n_samples: int, fs_hz: float, record_id: str) -> None:
@@ -200,11 +198,11 @@ def _fill_lead(samples: NDArray[np.float32], missing: NDArray[np.bool_], max_gap
     return filled
 
 
-def _check_flat(samples: Samples, order: list[int], record_id: str) -> list[str]:
+def _check_flat(samples: Samples, order: tuple[int, ...], record_id: str) -> list[str]:
     """Return the flag that names the constant leads, if any, or reject if there are too many."""
     if (samples[:, ::_SOME] != samples[:, :1]).any(axis=1).all():  # settles nearly every record
         return []
-    constant = (samples.max(axis=1) == samples.min(axis=1))[order]
+    constant = (samples.max(axis=1) == samples.min(axis=1))[list(order)]
     if not constant.any():
         return []
     flat = [lead for lead, is_flat in zip(LEADS, constant, strict=True) if is_flat]
@@ -214,50 +212,48 @@ def _check_flat(samples: Samples, order: list[int], record_id: str) -> list[str]
     return ["flat:" + ",".join(flat)]
 
 
-def _check_labels(samples: Samples, order: list[int], units_per_mv: float, record_id: str) -> list[str]:
+def _check_labels(samples: Samples, order: tuple[int, ...], units_per_mv: float, record_id: str) -> list[str]:
     """Return the flag for limb leads that contradict each other, or reject if wrong labels explain it."""
-    limb = order[:_N_LIMB]
     every = samples.shape[1] // _ENOUGH_SAMPLES
-    if every > 1 and einthoven_holds(samples[:, ::every][limb], units_per_mv, of_limit=0.5):
-        return []  # by far: settles nearly every record of a high rate
-    if einthoven_holds(samples[limb], units_per_mv):
+    if every > 1 and einthoven_holds(limb_covariance(samples, order, every) / units_per_mv**2, of_limit=0.5):
+        return []  # by far: settles nearly every record
+    covariance = limb_covariance(samples, order) / units_per_mv**2
+    if einthoven_holds(covariance):
         return []
-    fault = find_label_fault(to_mv(samples[limb], units_per_mv))
+    fault = find_label_fault(covariance)
     if fault is None:
         return ["einthoven"]
     detail = f"the limb leads contradict Einthoven's identities as labelled and fulfil them with {fault}."
     raise RecordReject(record_id, "lead-mismatch", detail)
 
 
-def einthoven_holds(limb: Samples, units_per_mv: float = 1.0, of_limit: float = 1.0) -> bool:
+def einthoven_holds(covariance: NDArray[np.float64], of_limit: float = 1.0) -> bool:
     """Tell whether the limb leads fulfil Einthoven's identities up to rounding and filtering.
 
     Args:
-        limb: int16 or float32, shape (6, samples), canonical order.
-        units_per_mv: of `limb`; 1 where it is in mV.
+        covariance: of the limb leads in mV^2, shape (6, 6): a constant offset of a lead is no contradiction.
         of_limit: the share of what is allowed by which they may fail.
     """
-    return _fulfils(_covariance_mv2(limb, units_per_mv), _FORMS, of_limit)
+    return _fulfils(covariance, _FORMS, of_limit)
 
 
-def find_label_fault(limb: Waveform) -> str | None:
+def find_label_fault(covariance: NDArray[np.float64]) -> str | None:
     """Name the exchange of labels, or the inverted lead, that would make the identities hold; None if there is none.
 
     Args:
-        limb: float32, shape (6, samples), mV, canonical order, contradicting Einthoven's identities.
+        covariance: of the limb leads in mV^2, shape (6, 6), contradicting Einthoven's identities.
     """
-    covariance = _covariance_mv2(limb, 1.0)
-    for position in range(_N_LIMB):
-        signs = np.ones(_N_LIMB)
+    for position in range(N_LIMB):
+        signs = np.ones(N_LIMB)
         signs[position] = -1
         if _fulfils(covariance, _quadratic_forms(_IDENTITIES * signs)):
             return f"{LEADS[position]} inverted"
     orders, forms = _relabelled_identities()
-    residuals = _residual_rms(covariance, forms).max(axis=-1)
+    residuals = (forms @ covariance.ravel()).max(axis=-1)
     best = int(residuals.argmin())
     if not _fulfils(covariance, forms[best]):
         return None
-    return "the labels " + "/".join(LEADS[i] for i in range(_N_LIMB) if orders[best][i] != i) + " exchanged"
+    return "the labels " + "/".join(LEADS[i] for i in range(N_LIMB) if orders[best][i] != i) + " exchanged"
 
 
 def _quadratic_forms(identities: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -272,36 +268,19 @@ _FORMS = _quadratic_forms(_IDENTITIES)
 @lru_cache(maxsize=1)
 def _relabelled_identities() -> tuple[list[tuple[int, ...]], NDArray[np.float64]]:
     """Every order of the six limb leads, and the forms of the identities written for it; shape (720, 4, 36)."""
-    orders = list(permutations(range(_N_LIMB)))
+    orders = list(permutations(range(N_LIMB)))
     return orders, _quadratic_forms(np.stack([_IDENTITIES[:, order] for order in orders]))
-
-
-def _covariance_mv2(limb: Samples, units_per_mv: float) -> NDArray[np.float64]:
-    """Covariance of the limb leads in mV^2; shape (6, 6). A constant offset of a lead is no contradiction."""
-    samples = limb.astype(np.float32, order="C")
-    n_samples = samples.shape[1]
-    # Several times as fast as `mean`; and not `@`, whose library would start threads that get in the way of others.
-    samples -= np.vecdot(samples, np.full(n_samples, 1 / n_samples, np.float32))[:, None]
-    products = np.vecdot(samples[:, None], samples).astype(np.float64)
-    covariance: NDArray[np.float64] = products / (n_samples * units_per_mv**2)
-    return covariance
-
-
-def _residual_rms(covariance: NDArray[np.float64], forms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """RMS in mV by which each identity fails; shape (..., 4)."""
-    residual: NDArray[np.float64] = np.sqrt(np.maximum(forms @ covariance.ravel(), 0))
-    return residual
 
 
 def _fulfils(covariance: NDArray[np.float64], forms: NDArray[np.float64], of_limit: float = 1.0) -> bool:
     """Tell whether every identity fails by no more than that share of what is allowed."""
-    worst: float = max(_residual_rms(covariance, forms).tolist())
+    worst = sqrt(max(0.0, *(forms @ covariance.ravel()).tolist()))
     return worst <= of_limit * _limit(float(covariance.trace()))
 
 
 def _limit(power_mv2: float) -> float:
     """Return the RMS in mV up to which identities may fail where the limb leads have so much power together."""
-    return _RESIDUAL_FLOOR_MV + _RESIDUAL_FRACTION * sqrt(power_mv2 / _N_LIMB)
+    return _RESIDUAL_FLOOR_MV + _RESIDUAL_FRACTION * sqrt(power_mv2 / N_LIMB)
 
 
 def resample(waveform: Waveform, fs_hz: float, target_hz: float) -> Waveform:

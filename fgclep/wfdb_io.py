@@ -190,14 +190,15 @@ def _parse_plain(lines: list[str]) -> _PlainHeader | None:
     if len(record) < 3 or "/" in record[0] or not record[1].isdigit():
         return None
     n_sig = int(record[1])
-    specs = [line.split(None, 8) for line in lines[1:]]
-    if n_sig == 0 or len(specs) != n_sig or {*map(len, specs)} != {9}:
+    fields = " ".join(lines[1:]).split()
+    if n_sig == 0 or len(lines) != n_sig + 1 or len(fields) != 9 * n_sig:
         return None
-    files, storages, gains, _, adc_zeros, _, _, _, names = zip(*specs, strict=True)
-    fmt = _FORMAT_16.fullmatch(storages[0])
-    if fmt is None or not _is_bare_name(files[0]) or len({*files}) > 1 or len({*storages}) > 1:
+    files, storages = {*fields[::9]}, {*fields[1::9]}  # one file's name in every ninth place: nine fields in every line
+    file_name, storage = files.pop(), storages.pop()
+    fmt = _FORMAT_16.fullmatch(storage)
+    if fmt is None or files or storages or not _is_bare_name(file_name):
         return None
-    scales = _parse_gains(gains, adc_zeros)
+    scales = _parse_gains(tuple(fields[2::9]), tuple(fields[4::9]))
     try:
         fs_hz = float(record[2].partition("/")[0])
         n_samples = int(record[3]) if len(record) > 3 else 0
@@ -205,7 +206,7 @@ def _parse_plain(lines: list[str]) -> _PlainHeader | None:
         return None
     if n_samples < 0 or not 0 < fs_hz < float("inf") or scales is None:
         return None
-    return _PlainHeader(fs_hz, n_samples, files[0], int(fmt[1] or 0), scales, names)
+    return _PlainHeader(fs_hz, n_samples, file_name, int(fmt[1] or 0), scales, tuple(fields[8::9]))
 
 
 @lru_cache(maxsize=1024)  # a data set has few kinds of headers

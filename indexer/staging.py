@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from fgclep.durable import write_durably
@@ -121,13 +122,12 @@ class Staging:
         Raises:
             OSError: if it cannot be written; nothing of it counts then.
         """
-        rows = [{"kind": "record", **row} for row in content.records]
-        rows += [{"kind": "reject", **row} for row in content.rejects]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        rows = [("record", row) for row in content.records] + [("reject", row) for row in content.rejects]
+        lines = [orjson.dumps({"kind": kind, **row}, option=orjson.OPT_APPEND_NEWLINE) for kind, row in rows]
         vectors, keys, table = (self._path(number, name) for name in _FILES)
         write_durably(vectors, content.vectors)
         write_durably(keys, content.keys)
-        write_durably(table, lines.encode())
+        write_durably(table, b"".join(lines))
         reasons = [str(row["reason"]) for row in content.rejects]
         entry = ShardEntry(
             listing=content.listing,
@@ -167,9 +167,9 @@ class Staging:
     def iter_rows(self, shards: int, kind: str) -> Iterator[dict[str, Any]]:
         """Stream the `record` or `reject` rows of the first `shards` shards, in order."""
         for number in range(shards):
-            with self._path(number, "rows.jsonl").open(encoding="utf-8") as lines:
+            with self._path(number, "rows.jsonl").open("rb") as lines:
                 for line in lines:
-                    row = json.loads(line)
+                    row = orjson.loads(line)
                     if row.pop("kind") == kind:
                         yield row
 

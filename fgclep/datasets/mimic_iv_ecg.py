@@ -105,7 +105,7 @@ class _MeasurementTable:
     def find(self, study_id: str) -> dict[str, str]:
         """Return a study's row, empty if the table has none."""
         study = int(study_id) if study_id.isdigit() else -1
-        position = int(np.searchsorted(self._studies, study))
+        position = int(self._studies.searchsorted(study))
         if position == len(self._studies) or self._studies[position] != study:
             return {}
         self._file.seek(int(self._offsets[position]))
@@ -154,7 +154,7 @@ def _parse_line(line: bytes, path: Path) -> list[str]:
 
 
 def _info(row: dict[str, str], measured: dict[str, str], report_columns: tuple[str, ...]) -> RecordInfo:
-    lines = (measured[column].strip() for column in report_columns) if measured else ()
+    lines = [line for column in report_columns if (line := measured[column].strip())] if measured else []
     return RecordInfo(
         record_id=f"{MimicIvEcg.kind}:{row['study_id']}",
         dataset=MimicIvEcg.kind,
@@ -162,9 +162,9 @@ def _info(row: dict[str, str], measured: dict[str, str], report_columns: tuple[s
         study_id=row["study_id"],
         path=_path(row),
         ecg_time=iso_time(row["ecg_time"]),
-        report_lines=tuple(line for line in lines if line),
+        report_lines=tuple(lines),
         measurements=derive_measurements(measured),
-        extra={name: measured[name].strip() for name in _EXTRA if measured.get(name, "").strip()},
+        extra={name: value for name in _EXTRA if (value := measured.get(name, "").strip())},
     )
 
 
@@ -179,8 +179,8 @@ def derive_measurements(row: dict[str, str]) -> Measurements:
         Rate 60000/RR, PR from P onset to QRS onset, QRS from onset to end, QT from QRS onset to T end, QTc by Bazett,
         to a tenth of their unit.
     """
-    rr, p_onset, _, qrs_onset, qrs_end, t_end = (_positive(parse_number(row.get(name))) for name in _INTERVALS)
-    p_axis, qrs_axis, t_axis = (_angle(parse_number(row.get(name))) for name in _AXES)
+    rr, p_onset, _, qrs_onset, qrs_end, t_end = [_positive(parse_number(row.get(name))) for name in _INTERVALS]
+    p_axis, qrs_axis, t_axis = [_angle(parse_number(row.get(name))) for name in _AXES]
     qt = _difference(t_end, qrs_onset)
     return Measurements(
         heart_rate_bpm=None if rr is None else round(60_000 / rr, 1),
