@@ -40,7 +40,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: fgclep needs Python 3.11 or newer; hint: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt hatch_build.py indexer/backends/scan_kernel.c | $(BIN)/python
+$(VENV)/.installed: pyproject.toml constraints.txt hatch_build.py fgclep/frames_kernel.c indexer/backends/scan_kernel.c | $(BIN)/python
 	@echo "Installing fgclep into $(VENV) (a few minutes the first time) ..."
 	$(INSTALL) --editable '.[cpu]'
 	@touch $@

@@ -1,7 +1,8 @@
-"""Compiles the search kernel when the package is built or installed from source.
+"""Compiles the two kernels when the package is built or installed from source.
 
-Without a C compiler, or where it has nothing for the processor's architecture, it is left out, and numkong does its
-work. The library is loaded by path and knows nothing of Python, so one wheel serves every Python of a platform.
+Without a C compiler, or where they have nothing for the processor's architecture, they are left out, and numpy and
+numkong do their work. They are loaded by path and know nothing of Python, so one wheel serves every Python of a
+platform.
 """
 
 import platform
@@ -15,27 +16,28 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
 
-SOURCE = "indexer/backends/scan_kernel.c"
-LIBRARY = "indexer/backends/scan_kernel.so"  # also the name where shared libraries end otherwise: it is loaded by path
+SOURCES = ("fgclep/frames_kernel.c", "indexer/backends/scan_kernel.c")
 
 
-class ScanKernel(BuildHookInterface):
-    """Puts the compiled kernel beside its source; the wheel is then of this platform."""
+class Kernels(BuildHookInterface):
+    """Puts the compiled kernels beside their sources; the wheel is then of this platform."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and say so if that is impossible."""
         if platform.machine().lower() not in ("x86_64", "amd64"):
             return
-        source, library = Path(self.root, SOURCE), Path(self.root, LIBRARY)
-        if trouble := compile_kernel(source, library):
-            if library.is_file() and library.stat().st_mtime < source.stat().st_mtime:
-                library.unlink()  # it is of another source
-            if not library.is_file():
-                self.app.display_warning(f"The search kernel is left out, searches take longer: {trouble}")
-                return
-        build_data["artifacts"].append(LIBRARY)
-        build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{own_platform()}"
+        for name in SOURCES:
+            source = Path(self.root, name)
+            library = source.with_suffix(".so")  # where shared libraries end otherwise, too: it is loaded by path
+            if trouble := compile_kernel(source, library):
+                if library.is_file() and library.stat().st_mtime < source.stat().st_mtime:
+                    library.unlink()  # it is of another source
+                if not library.is_file():
+                    self.app.display_warning(f"{name} is left out, its work takes longer: {trouble}")
+                    continue
+            build_data["artifacts"].append(library.relative_to(self.root).as_posix())
+            build_data["pure_python"] = False
+            build_data["tag"] = f"py3-none-{own_platform()}"
 
 
 def compile_kernel(source: Path, library: Path) -> str | None:
