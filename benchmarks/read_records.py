@@ -74,14 +74,14 @@ def report(plain: list[tuple[RecordInfo, Path]], rounds: int) -> None:
 
 
 def read_directly(info: RecordInfo, stem: Path) -> None:
-    """Read with fgclep."""
-    read_wfdb(stem, info.record_id)
+    """Read with fgclep, up to the waveform in mV that the library gives."""
+    _ = read_wfdb(stem, info.record_id).waveform
 
 
 def read_and_clean(info: RecordInfo, stem: Path) -> None:
     """Read with fgclep and make the record usable; a reject costs what a record costs."""
     with suppress(RecordReject):
-        clean(read_wfdb(stem, info.record_id), info)
+        _ = clean(read_wfdb(stem, info.record_id), info).waveform
 
 
 def read_by_library(info: RecordInfo, stem: Path) -> None:
