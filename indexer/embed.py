@@ -209,7 +209,6 @@ class ReadAndEncode:
 
     reader: Reader
     embedder: Embedder
-
     batch_size: int
 
     def __call__(self, chunk: Chunk) -> EncodedChunk:

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,14 @@ from fgclep import durable as durable_module
 from fgclep.errors import DataError, FgclepError, InterruptedWork, TooManyRejectsError, UsageError
 from fgclep.pool import map_in_order
 from fgclep.pretrained import load_model
+from fgclep.record import EcgRecord, RecordInfo, RecordReject
+from fgclep.signal import StoredEcg
 from indexer import assemble as assemble_module
 from indexer import build as build_module
 from indexer import plan as plan_module
 from indexer import staging as staging_module
 from indexer.build import BuildPlan, open_for_model, plan_build, run_build
-from indexer.embed import Tally, load_embedder
+from indexer.embed import ReadAndEncode, Tally, load_embedder
 from indexer.home import current_version, index_dir, resolve_index
 from indexer.open import open_index
 from indexer.reading import Chunk, Reader
@@ -118,6 +120,43 @@ def test_a_real_model_gives_the_same_bytes_in_any_number_of_processes(
     records = [dataset.read(info) for info in dataset.iter_infos()]
     plain = model.encode_ecg(np.stack([processor.prepare(record.waveform, record.fs_hz) for record in records]))
     assert 1 - (plain * index.vectors).sum(axis=1).min() < 1e-3
+
+
+@dataclass(frozen=True)
+class ManyKinds:
+    """A data set's records in turn as they are, at another gain, cut, as float32, or not to be used."""
+
+    records: Sequence[EcgRecord]
+
+    def read(self, info: RecordInfo) -> EcgRecord:
+        number = int(info.study_id)
+        record = self.records[number % len(self.records)]
+        kind = "as it is, gain, as it is, short, float, as it is, reject".split(", ")[number % 7]
+        if kind == "reject":
+            raise RecordReject(info.record_id, "flat", "made so")
+        units = record.units[:, :3000] if kind == "short" else record.units
+        gain = record.units_per_mv * (2 if kind == "gain" else 1)
+        stored = StoredEcg(info, units, gain, record.fs_hz, ())
+        return EcgRecord(info, stored.waveform, record.fs_hz) if kind == "float" else stored
+
+
+def test_records_of_many_kinds_in_one_batch_get_each_its_own_vector(synthetic_tree: Path, tiny_bundle: Path) -> None:
+    embedder = load_embedder(str(tiny_bundle), exact=True)
+    dataset = open_for_model(synthetic_tree, embedder)
+    kinds = ManyKinds([dataset.read(info) for info in dataset.iter_infos()])
+    infos = [RecordInfo(f"x:{number}", "x", "1", str(number), "1") for number in range(40)]
+    work = ReadAndEncode(Reader(Sources((kinds,)), embedder.processor, as_stored=True), embedder, 20)  # type: ignore
+    model, usable = load_model(tiny_bundle), [number for number in range(40) if number % 7 != 6]
+    records = [kinds.read(infos[number]) for number in usable]
+    expected = model.encode_ecg(np.stack([embedder.processor.prepare(r.waveform, r.fs_hz) for r in records]))
+    for first in (0, 20, 1):  # the second batch of a worker is put where the first was, and starts with another kind
+        items = [(1000 + number, infos[number]) for number in range(first, first + 20)]
+        content = work(Chunk(0, items, last=False))
+        keys = [number for number in usable if first <= number < first + 20]
+        assert [row["key"] for row in content.records] == [1000 + number for number in keys]
+        assert len(content.rejects) == 20 - len(keys)
+        own = expected[[usable.index(number) for number in keys]]
+        np.testing.assert_allclose(content.vectors, own, atol=1e-5)
 
 
 def test_ctrl_c_while_a_worker_starts_does_not_kill_it(tmp_path: Path) -> None:
