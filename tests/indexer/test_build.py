@@ -290,7 +290,7 @@ def test_a_run_that_goes_on_keeps_the_batch_size_it_began_with(tmp_path: Path, m
     resumed = fake_plan(tmp_path, batch_size=None)
     assert resumed.embed.batch_size == 8
     assert files(run_build(resumed)) == files(whole)
-    assert fake_plan(tmp_path, batch_size=None, resume=False).embed.batch_size == 64
+    assert fake_plan(tmp_path, batch_size=None, resume=False).embed.batch_size == 512
 
 
 def test_data_that_changed_between_is_refused(tmp_path: Path, monkeypatch) -> None:

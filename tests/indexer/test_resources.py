@@ -12,7 +12,7 @@ from indexer.resources import choose_batch_size, choose_workers, free_memory, us
     [
         ("cpu", 2, 100e9, 2),
         ("cpu", 64, 100e9, 64),
-        ("cpu", 64, 6.1e9, 7),
+        ("cpu", 64, 6.1e9, 6),
         ("cpu", 64, None, 64),
         ("cpu", 4, 1e8, 1),
         ("cuda", 16, 100e9, 15),
