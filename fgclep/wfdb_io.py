@@ -190,7 +190,7 @@ def _parse_plain(lines: list[str]) -> _PlainHeader | None:
     if len(record) < 3 or "/" in record[0] or not record[1].isdigit():
         return None
     n_sig = int(record[1])
-    fields = " ".join(lines[1:]).split()
+    fields = [field for line in lines[1:] for field in line.split(None, 8)]  # the last, a name, may hold spaces
     if n_sig == 0 or len(lines) != n_sig + 1 or len(fields) != 9 * n_sig:
         return None
     files, storages = {*fields[::9]}, {*fields[1::9]}  # one file's name in every ninth place: nine fields in every line

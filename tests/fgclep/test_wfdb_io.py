@@ -172,6 +172,12 @@ def test_units_become_millivolts(unit, scale):
     np.testing.assert_allclose(raw.waveform, digital.T / 200 * scale, rtol=1e-5)
 
 
+def test_names_may_hold_spaces():
+    digital, names = noise(), [f"lead {lead}" for lead in LEADS]
+    raw = read_wfdb((make_header(digital, names).encode(), digital.tobytes()), "x")
+    assert (raw.reader, list(raw.sig_names)) == ("direct", names)
+
+
 def test_length_comes_from_the_file_where_the_header_gives_none():
     digital = noise(321)
     raw = read_wfdb((make_header(digital, n_samples=0).encode(), digital.tobytes()), "x")
