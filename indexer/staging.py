@@ -21,6 +21,7 @@ from indexer.backends.base import Vectors
 from indexer.manifest import sha256_file
 
 _FILES = ("vectors.npy", "keys.npy", "rows.jsonl")
+_AS_LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY  # numpy's floats count as floats, as for `json`
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Staging:
             OSError: if it cannot be written; nothing of it counts then.
         """
         rows = [("record", row) for row in content.records] + [("reject", row) for row in content.rejects]
-        lines = [orjson.dumps({"kind": kind, **row}, option=orjson.OPT_APPEND_NEWLINE) for kind, row in rows]
+        lines = [orjson.dumps({"kind": kind, **row}, option=_AS_LINE) for kind, row in rows]
         vectors, keys, table = (self._path(number, name) for name in _FILES)
         write_durably(vectors, content.vectors)
         write_durably(keys, content.keys)
