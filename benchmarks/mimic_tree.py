@@ -1,12 +1,11 @@
 """Make a tree in MIMIC-IV-ECG's layout of any size, from a few hundred synthetic ECGs.
 
-    python benchmarks/mimic_tree.py OUT RECORDS [--distinct N] [--base 300] [--seed 7]
+    python benchmarks/mimic_tree.py OUT RECORDS [--base 300] [--seed 7]
 
 `record_list.csv`, `machine_measurements.csv` and `files/pNNNN/p<subject>/s<study>/<study>.{hea,dat}`: 12 leads of 10 s
 at 500 Hz in MIMIC's order, format 16, 200 units per mV. Each record is one of the base records, turned in time and
 scaled a little, so that no two files are equal and Einthoven's identities hold as exactly as in the generator's own
 files; it has the report and the measurements of its base record. Every header says that the record is synthetic.
-With --distinct, only the first N records have samples of their own; the others' files are links to theirs.
 """
 
 import argparse
@@ -40,25 +39,19 @@ class Writer:
         base: tree of the base records.
         out: the tree to write.
         paths: of the base records below `base`, without extension.
-        distinct: records from here on share the samples of earlier ones, which must be written already.
     """
 
     base: Path
     out: Path
     paths: tuple[str, ...]
-    distinct: int
 
     def __call__(self, numbers: range) -> None:
         """Write some records by number."""
         for number in numbers:
             path = self.out / record_path(number)
             path.parent.mkdir(parents=True)
-            original = number % self.distinct
-            units = perturbed(self._units[original % len(self.paths)], original)
-            if number < self.distinct:
-                path.with_suffix(".dat").write_bytes(units.T.tobytes())
-            else:
-                path.with_suffix(".dat").hardlink_to((self.out / record_path(original)).with_suffix(".dat"))
+            units = perturbed(self._units[number % len(self.paths)], number)
+            path.with_suffix(".dat").write_bytes(units.T.tobytes())
             path.with_suffix(".hea").write_text(header(number, units), encoding="ascii")
 
     @cached_property
@@ -69,9 +62,8 @@ class Writer:
         ]
 
 
-def make_tree(out: Path, records: int, distinct: int | None = None, base: int = _BASE, seed: int = 7) -> None:
-    """Write a tree of so many records, all or the first `distinct` with files of their own; `out` must not exist."""
-    own = min(distinct or records, records)
+def make_tree(out: Path, records: int, base: int = _BASE, seed: int = 7) -> None:
+    """Write a tree of so many records; `out` must not exist."""
     out.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "base")
@@ -80,10 +72,9 @@ def make_tree(out: Path, records: int, distinct: int | None = None, base: int = 
             paths = tuple(row["path"] for row in csv.DictReader(file))
         for name in TABLES:
             _write_table(source / name, out / name, records)
-        for numbers in (range(own), range(own, records)):
-            blocks = (numbers[start : start + _BLOCK] for start in range(0, len(numbers), _BLOCK))
-            for _ in map_in_order(Writer(source, out, paths, own), blocks, os.cpu_count() or 1):
-                pass
+        blocks = (range(start, min(start + _BLOCK, records)) for start in range(0, records, _BLOCK))
+        for _ in map_in_order(Writer(source, out, paths), blocks, os.cpu_count() or 1):
+            pass
 
 
 def subject_of(number: int) -> int:
@@ -145,12 +136,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("records", type=int)
-    parser.add_argument("--distinct", type=int)
     parser.add_argument("--base", type=int, default=_BASE)
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
     started = time.perf_counter()
-    make_tree(arguments.out, arguments.records, arguments.distinct, arguments.base, arguments.seed)
+    make_tree(arguments.out, arguments.records, arguments.base, arguments.seed)
     seconds = time.perf_counter() - started
     print(f"{arguments.records:,} records in {seconds:.1f} s, {arguments.records / seconds:,.0f} records/s")
 

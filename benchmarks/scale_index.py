@@ -11,7 +11,7 @@ from indexer.manifest import STORED, Counts, DatasetRef, read_manifest
 from indexer.open import open_index
 from indexer.publish import new_version_id
 from indexer.rows import record_row
-from indexer.staging import ShardContent, Staging
+from indexer.staging import ShardContent, Staging, as_lines
 from indexer.store import write_store
 from retrieval.waveforms import record_info
 
@@ -93,7 +93,7 @@ class Sample:
         rows = [
             record_row(key, self._info(key, *drawn), fs_hz=500.0, duration_s=10.0, flags=()) for key, *drawn in chosen
         ]
-        return ShardContent("synthetic", vectors.astype(dtype), keys.astype(np.int64), rows, ())
+        return ShardContent("synthetic", vectors.astype(dtype), keys.astype(np.int64), as_lines("record", rows), ())
 
     def _info(self, key: int, report: int, measured: int, age: float, sex: int, second: int) -> RecordInfo:
         study, subject = FIRST_STUDY + key, str(20_000_000 + key // 5)

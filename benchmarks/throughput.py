@@ -1,19 +1,21 @@
 """How fast an index is built, stage by stage, against what this machine could do at most.
 
-    python benchmarks/throughput.py [--folder build/bench] [--records 16000] [--memory 1000 4000] [--workers N]
+    python benchmarks/throughput.py [--tree FOLDER] [--records 8192] [--memory 1000 4000] [--workers N]
                                     [--exact] [--model NAME|PATH | --preset NAME]
 
-Makes a tree in MIMIC-IV-ECG's layout in FOLDER (see mimic_tree.py; kept for the next run) and builds an index of it in
-a scratch folder. Reading is to be measured out of the page cache, and the hosts of virtual machines take pages back
-that nothing has touched for some seconds; so the samples are of 2,000 files, to which the other records' are links.
+Makes a tree in MIMIC-IV-ECG's layout (see mimic_tree.py) and builds an index of it in a scratch folder of build/bench.
+Reading is to be measured out of the page cache, and some machines evict pages that nothing has touched for seconds; so
+the tree is made in /dev/shm, whose files are nowhere else, and removed at the end. Where that has too little room, or
+with --tree, it is made on disk and kept for the next run; what of it has left the page cache is then read from there.
 With --preset an untrained ECG tower of that kind encodes, such as the paper's `resnet1d-50`.
 
-A stage's rate is that of all worker processes together, each timing its own work on the same records, once before the
-build and once after it, as a shared machine's speed drifts. `read and check` ends with the leads in order in a batch's
-memory, `encode` begins there: centring, filter, change of rate and tower. The floor is the time that a raw copy of the
-same bytes takes, or the same number of arithmetic operations in a large matrix product of the same type on one core,
-measured in the same run. The pipeline's rate is the slope of the line through the moments at which batches were
-finished, the whole build's is from start to end, starting the processes included.
+A stage's rate is that of all worker processes together, each timing its own work on the same records. Stages and builds
+take turns, as a shared machine's speed drifts: every build is compared with the stages before and after it. `read and
+check` ends with the leads in order in a batch's memory, `encode` begins there: centring, filter, change of rate and
+tower. The floor is the time that a raw copy of the same bytes takes, or the same number of arithmetic operations in a
+large matrix product of the same type on one core, measured in the same run. The pipeline's rate is the slope of the
+line through the moments at which batches were finished, the whole build's is from start to end, starting the processes
+included.
 """
 
 import argparse
@@ -21,11 +23,15 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
+import signal
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from itertools import islice
@@ -47,12 +53,15 @@ from fgclep.signal import StoredEcg
 from indexer.build import open_for_model, plan_build, run_build
 from indexer.embed import Embedder, Encode, Tally, load_embedder
 from indexer.reading import Chunk
-from indexer.resources import choose_batch_size, choose_workers
+from indexer.resources import choose_batch_size, choose_workers, free_memory
 from indexer.rows import record_row
 from indexer.sources import Sources
-from indexer.staging import ShardContent, ShardEntry, Staging
+from indexer.staging import ShardContent, ShardEntry, Staging, as_lines
 
-LEADS, MATRIX, DISTINCT = 12, 2048, 2000
+LEADS, MATRIX = 12, 2048
+ROUNDS = 4
+WORK, SHARED_MEMORY = Path("build/bench"), Path("/dev/shm")
+RECORD_BYTES = 128_000  # of the tree
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Stages:
             return result
 
         records = timed("read and check", lambda: self._read(chunk))
-        timed("tags and rows", lambda: [_row(*record) for record in records])
+        timed("tags and rows", lambda: as_lines("record", [_row(*record) for record in records]))
         timed("encode", lambda: self._encode(self._stack.batch()))
         return seconds
 
@@ -130,7 +139,7 @@ class Build:
             return entry
 
         Staging.commit = commit  # type: ignore[method-assign]
-        with tempfile.TemporaryDirectory(dir=self.data.parent) as home:
+        with tempfile.TemporaryDirectory(dir=WORK) as home:
             embedder = load_embedder(self.model, exact=self.exact)
             dataset = open_for_model(self.data, embedder)
             started = time.perf_counter()
@@ -152,6 +161,14 @@ class Build:
         }
 
 
+@dataclass(frozen=True)
+class Round:
+    """One build, and each stage's seconds for one record in one process, measured around it."""
+
+    seconds: dict[str, float]
+    built: dict[str, float]
+
+
 def _note(times: list[tuple[float, int]], tally: Tally) -> None:
     times.append((time.perf_counter(), tally.done))
 
@@ -159,8 +176,8 @@ def _note(times: list[tuple[float, int]], tally: Tally) -> None:
 def main() -> None:
     """Parse the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("build/bench"))
-    parser.add_argument("--records", type=int, default=16000)
+    parser.add_argument("--tree", type=Path, help="make the tree there and keep it; default: in memory, or build/bench")
+    parser.add_argument("--records", type=int, default=8192)
     parser.add_argument("--memory", type=int, nargs="*", default=[1000, 4000])
     parser.add_argument("--model")
     parser.add_argument("--preset", choices=list(ECG_PRESETS))
@@ -168,33 +185,59 @@ def main() -> None:
     parser.add_argument("--exact", action="store_true", help="float32 even where bfloat16 is faster")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    data = find_tree(arguments.folder, max(arguments.records, *arguments.memory, 0))
+    WORK.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # what lies in memory is removed
+    with tree_of(max(arguments.records, *arguments.memory, 0), arguments.tree) as data:
+        measure(data, arguments)
+
+
+def measure(data: Path, arguments: argparse.Namespace) -> None:
+    """Measure the stages and the builds of a tree, and print."""
     if arguments.preset is not None:
-        arguments.model = str(untrained(arguments.preset, arguments.folder))
+        arguments.model = str(untrained(arguments.preset))
     embedder = load_embedder(arguments.model, exact=arguments.exact)
     dataset = open_for_model(data, embedder)
     infos = list(islice(dataset.iter_infos(), arguments.records))
     sources = Sources((dataset,))
     warm_cache(data, [info.path for info in infos])
     stages = Stages(sources, embedder, choose_batch_size("cpu", len(infos), arguments.workers))
-    before = stage_seconds(stages, infos, arguments.workers)
     build = Build(data, arguments.model, arguments.records, arguments.workers, arguments.exact)
-    built = in_own_process(build)
-    after = stage_seconds(stages, infos, arguments.workers)
-    seconds = {stage: (before[stage] + after[stage]) / 2 for stage in before}
-    floors = find_floors(data, infos[0].path, sources.read(0, infos[0]), embedder, arguments.model, built["bytes"])
+    rounds, before = [], stage_seconds(stages, infos, arguments.workers)
+    for _ in range(ROUNDS):
+        built = in_own_process(build)
+        after = stage_seconds(stages, infos, arguments.workers)
+        rounds.append(Round({stage: (before[stage] + after[stage]) / 2 for stage in before}, built))
+        before = after
+    floors = find_floors(
+        data, infos[0].path, sources.read(0, infos[0]), embedder, arguments.model, rounds[0].built["bytes"]
+    )
     print(f"{arguments.records:,} records of 10 s at {dataset.fs_hz} Hz, {arguments.workers} processes, ", end="")
     print(f"model {embedder.model.name}, {embedder.arithmetic}, {os.cpu_count()} cores\n")
-    report_stages(seconds, floors, built, arguments.workers)
+    report_stages(rounds, floors, arguments.workers)
     memory = {size: in_own_process(Build(data, *asdict_tail(build, size))) for size in arguments.memory}
     report_memory(memory, arguments.workers)
     if arguments.json:
-        print(json.dumps({"seconds": seconds, "floors": floors, "built": built, "memory": memory}))
+        print(json.dumps({"rounds": [asdict(one) for one in rounds], "floors": floors, "memory": memory}))
 
 
 def asdict_tail(build: Build, records: int) -> list[Any]:
     """Return a build's arguments after the data, with another number of records."""
     return list({**asdict(build), "records": records}.values())[1:]
+
+
+@contextmanager
+def tree_of(records: int, folder: Path | None) -> Iterator[Path]:
+    """Give a tree of so many records: one in the folder, or one in memory that is removed afterwards."""
+    needed = 2 * records * RECORD_BYTES
+    if folder is None and SHARED_MEMORY.is_dir():
+        room = min(shutil.disk_usage(SHARED_MEMORY).free, free_memory() or 0)
+        if room > needed:
+            with tempfile.TemporaryDirectory(dir=SHARED_MEMORY, prefix="fgclep-bench-") as scratch:
+                yield find_tree(Path(scratch), records)
+            return
+        print(f"{SHARED_MEMORY} has room for {room / 1e9:.1f} GB, {needed / 1e9:.1f} GB are wanted: ", end="")
+        print("the tree is made on disk; what leaves the page cache is read from there.")
+    yield find_tree(folder or WORK, records)
 
 
 def find_tree(folder: Path, records: int) -> Path:
@@ -204,14 +247,14 @@ def find_tree(folder: Path, records: int) -> Path:
     tree = folder / str(size)
     if not tree.exists():
         started = time.perf_counter()
-        make_tree(unfinished := folder / f"{size}.part", size, DISTINCT)
+        make_tree(unfinished := folder / f"{size}.part", size)
         unfinished.rename(tree)
         print(f"made {size:,} records in {time.perf_counter() - started:.0f} s: {tree}")
     return tree
 
 
-def untrained(preset: str, folder: Path) -> Path:
-    """Write a bundle with a fresh ECG tower of a preset and the shipped text tower into the folder."""
+def untrained(preset: str) -> Path:
+    """Write a bundle with a fresh ECG tower of a preset and the shipped text tower."""
     shipped = resolve_model(None)
     known, chosen = load_model(shipped), ECG_PRESETS[preset]
     processor = EcgProcessor(**chosen["input"])
@@ -224,7 +267,7 @@ def untrained(preset: str, folder: Path) -> Path:
             text_pool=known.config.text_pool,
         )
     )
-    bundle = folder / preset
+    bundle = WORK / preset
     save_bundle(bundle, model, known.tokenizer, processor, load_calibration(shipped), f"untrained {preset}\n")
     return bundle
 
@@ -267,7 +310,7 @@ def find_floors(
     return {
         "read and check": copy_seconds([data / f"{path}{suffix}" for suffix in (".hea", ".dat")]),
         "encode": stored / copy_bandwidth() + change_of_rate + tower,
-        "write": written_bytes / write_bandwidth(data.parent),
+        "write": written_bytes / write_bandwidth(WORK),
     }
 
 
@@ -333,8 +376,10 @@ def best_seconds(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def report_stages(seconds: dict[str, float], floors: dict[str, float], built: dict[str, float], workers: int) -> None:
+def report_stages(rounds: Sequence[Round], floors: dict[str, float], workers: int) -> None:
     """Print a line for each stage, then the pipeline against the slowest of them and against their sum."""
+    seconds = {stage: float(np.mean([one.seconds[stage] for one in rounds])) for stage in rounds[0].seconds}
+    built = {name: float(np.mean([one.built[name] for one in rounds])) for name in rounds[0].built}
     print(f"{'stage':<26}{'records/s':>11}{'a core':>9}{'ms each':>9}{'floor ms':>10}{'of floor':>10}")
     writing = built["commit_s"] + built["assemble_s"]
     for stage, each, processes in (*((name, own, workers) for name, own in seconds.items()), ("write", writing, 1)):
@@ -342,10 +387,11 @@ def report_stages(seconds: dict[str, float], floors: dict[str, float], built: di
         known = f"{1000 * floor:10.3f}{floor / each:10.0%}" if floor is not None else ""
         print(f"{stage:<26}{processes / each:11,.0f}{1 / each:9,.0f}{1000 * each:9.3f}{known}")
     slowest = max(seconds, key=lambda stage: seconds[stage])
-    alone, together = workers / seconds[slowest], workers / sum(seconds.values())
-    pipeline = built["pipeline"]
-    print(f"\n{'pipeline, steady':<26}{pipeline:11,.0f}  {pipeline / alone:.0%} of `{slowest}` alone on all cores")
-    print(f"{'':<26}{'':11}  {pipeline / together:.0%} of all stages' work shared by {workers} cores")
+    alone = [one.built["pipeline"] * one.seconds[slowest] / workers for one in rounds]
+    together = np.mean([one.built["pipeline"] * sum(one.seconds.values()) / workers for one in rounds])
+    print(f"\n{'pipeline, steady':<26}{built['pipeline']:11,.0f}  {np.mean(alone):.1%} of `{slowest}` alone ", end="")
+    print(f"on all cores ({min(alone):.1%} to {max(alone):.1%} in {len(rounds)} rounds)")
+    print(f"{'':<26}{'':11}  {together:.1%} of all stages' work shared by {workers} cores")
     print(f"{'whole build':<26}{built['build']:11,.0f}  starting the processes and the finished index included\n")
 
 

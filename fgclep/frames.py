@@ -17,6 +17,7 @@ from fgclep.leads import LEADS
 N_LIMB = 6
 """The limb leads come first in canonical order."""
 
+_SOME = 97  # the first, and every so many samples after it, tell that a signal is not constant
 _LIBRARY = Path(__file__).with_name("frames_kernel.so")
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_size_t
 
@@ -36,6 +37,22 @@ def copy_leads(stored: NDArray[np.int16], order: tuple[int, ...], into: NDArray[
             lead[:] = stored[place, :count]
     else:
         kernel.split_frames(_address(stored), count, _places(order)[1], _address(into))
+
+
+def constant_signals(stored: NDArray[Any]) -> list[int]:
+    """Name the signals whose samples are all equal.
+
+    Args:
+        stored: int16 or float32, shape (signals, samples), in any layout, free of NaN.
+    """
+    kernel = _kernel()
+    if kernel is not None and _alternates(stored):
+        found = kernel.constant_signals(_address(stored), stored.shape[1])
+        return [place for place in range(len(LEADS)) if found >> place & 1] if found else []
+    if (stored[:, ::_SOME] != stored[:, :1]).any(axis=1).all():  # settles nearly every record
+        return []
+    constant: list[int] = np.flatnonzero(stored.max(axis=1) == stored.min(axis=1)).tolist()
+    return constant
 
 
 def limb_covariance(stored: NDArray[Any], order: tuple[int, ...], every: int = 1) -> NDArray[np.float64]:
@@ -90,6 +107,8 @@ def _kernel() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(_LIBRARY))
         library.split_frames.argtypes = [_ADDRESS, _COUNT, _ADDRESS, _ADDRESS]
         library.limb_covariance.argtypes = [_ADDRESS, _COUNT, _COUNT, _ADDRESS, _ADDRESS]
+        library.constant_signals.argtypes = [_ADDRESS, _COUNT]
+        library.constant_signals.restype = ctypes.c_uint32
         library.split_frames.restype = library.limb_covariance.restype = None
     except (OSError, AttributeError):
         return None

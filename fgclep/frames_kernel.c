@@ -35,6 +35,8 @@ void split_frames(const int16_t *frames, size_t count, const uint8_t *order, int
     for (; at + 8 <= count; at += 8) {
         const int16_t *from = frames + at * SIGNALS;
         __m128i a[8], b[SIGNALS];
+        if (at % 32 == 0) /* a cache line of each lead: memory never written before is slow to come */
+            for (int s = 0; s < SIGNALS; s++) __builtin_prefetch(to[s] + at + 128, 1);
         for (int f = 0; f < 8; f++) a[f] = _mm_loadu_si128((const void *)(from + f * SIGNALS));
         turn(a, b, 8);
         for (int f = 0; f < 8; f++) a[f] = _mm_loadl_epi64((const void *)(from + f * SIGNALS + 8));
@@ -43,6 +45,15 @@ void split_frames(const int16_t *frames, size_t count, const uint8_t *order, int
     }
     for (; at < count; at++)
         for (int s = 0; s < SIGNALS; s++) to[s][at] = frames[at * SIGNALS + s];
+}
+
+/* Return the signals that are constant over all of `count` frames, one bit each. */
+uint32_t constant_signals(const int16_t *frames, size_t count) {
+    uint32_t constant = (1u << SIGNALS) - 1;
+    for (size_t at = 1; at < count && constant; at++)
+        for (int s = 0; s < SIGNALS; s++)
+            if (frames[at * SIGNALS + s] != frames[s]) constant &= ~(1u << s);
+    return constant;
 }
 
 /* Write the covariance (6, 6) of the first six leads, over every so many of `count` frames. */

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgclep.errors import DataError
-from fgclep.frames import N_LIMB, copy_leads, limb_covariance
+from fgclep.frames import N_LIMB, constant_signals, copy_leads, limb_covariance
 from fgclep.leads import LEADS, canonical_order
 from fgclep.record import EcgRecord, RecordInfo, RecordReject, Waveform
 from fgclep.wfdb_io import SYNTHETIC_COMMENT, RawEcg, to_mv
@@ -39,7 +39,6 @@ _IDENTITIES = np.array(
     [[1, -1, 1, 0, 0, 0], [0.5, 0.5, 0, 1, 0, 0], [-1, 0.5, 0, 0, 1, 0], [0.5, -1, 0, 0, 0, 1]], np.float64
 )
 _ENOUGH_SAMPLES = 500  # of each limb lead, spread over the record, show whether the identities hold
-_SOME = 97  # the first, and every so many samples after it, tell that a lead is not constant
 _RESIDUAL_FLOOR_MV = 0.01  # two units of MIMIC-IV-ECG's 5 uV
 _RESIDUAL_FRACTION = 0.05  # of the limb leads' own RMS; real files stay below 0.02
 
@@ -200,12 +199,10 @@ def _fill_lead(samples: NDArray[np.float32], missing: NDArray[np.bool_], max_gap
 
 def _check_flat(samples: Samples, order: tuple[int, ...], record_id: str) -> list[str]:
     """Return the flag that names the constant leads, if any, or reject if there are too many."""
-    if (samples[:, ::_SOME] != samples[:, :1]).any(axis=1).all():  # settles nearly every record
+    constant = constant_signals(samples)
+    flat = [lead for lead, place in zip(LEADS, order, strict=True) if place in constant]
+    if not flat:
         return []
-    constant = (samples.max(axis=1) == samples.min(axis=1))[list(order)]
-    if not constant.any():
-        return []
-    flat = [lead for lead, is_flat in zip(LEADS, constant, strict=True) if is_flat]
     if len(flat) > MAX_FLAT_LEADS:
         detail = f"{len(flat)} leads are constant ({', '.join(flat)}); at most {MAX_FLAT_LEADS} may be."
         raise RecordReject(record_id, "flat", detail)

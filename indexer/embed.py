@@ -24,7 +24,7 @@ from fgclep.record import RecordInfo
 from indexer.manifest import STORED, ModelRef
 from indexer.reading import Chunk, PreparedChunk, Reader
 from indexer.sources import Sources
-from indexer.staging import ShardContent, ShardEntry, Staging
+from indexer.staging import ShardContent, ShardEntry, Staging, as_lines
 
 _NORM_TOLERANCE = 1e-3
 _BATCHES_UNDER_WAY = 2  # handed to the thread that feeds a device
@@ -155,7 +155,7 @@ def embed_records(
         for chunk, content in encoded:
             parts.append((chunk, content))
             tally.done += len(chunk.items)
-            tally.indexed += len(content.records)
+            tally.indexed += len(content.keys)
             tally.rejected_by_reason.update(row["reason"] for row in content.rejects)
             if chunk.last:
                 staging.commit(chunk.shard, _shard_content(parts, STORED[options.dtype]))
@@ -196,10 +196,11 @@ def _count_finished(entry: ShardEntry, shard: Sequence[tuple[int, RecordInfo]], 
 
 @dataclass(frozen=True)
 class EncodedChunk:
-    """A chunk after encoding: vectors float32 (n, dim), n record rows, and the rejects; the samples are let go."""
+    """A chunk after encoding: as in `ShardContent`, but for the vectors, float32 (n, dim)."""
 
     vectors: NDArray[np.float32]
-    records: list[dict[str, Any]]
+    keys: NDArray[np.int64]
+    records: bytes
     rejects: list[dict[str, str]]
 
 
@@ -262,7 +263,8 @@ def encode_chunk(embedder: Embedder, content: PreparedChunk) -> EncodedChunk:
         vectors[content.as_stored] = _encoded(embedder, content.stored, len(content.stored.units))
     if len(content.waveforms):
         vectors[~content.as_stored] = _encoded(embedder, content.waveforms, len(content.waveforms))
-    return EncodedChunk(vectors, content.records, content.rejects)
+    keys = np.array([row["key"] for row in content.records], np.int64)
+    return EncodedChunk(vectors, keys, as_lines("record", content.records), content.rejects)
 
 
 def _encoded(embedder: Embedder, waveforms: NDArray[np.float32] | StoredBatch, count: int) -> NDArray[np.float32]:
@@ -278,12 +280,11 @@ def _encoded(embedder: Embedder, waveforms: NDArray[np.float32] | StoredBatch, c
 
 
 def _shard_content(parts: Sequence[tuple[Chunk, EncodedChunk]], dtype: str) -> ShardContent:
-    records = [row for _, content in parts for row in content.records]
     return ShardContent(
         listing=_listing_digest(info.record_id for chunk, _ in parts for _, info in chunk.items),
         vectors=np.concatenate([content.vectors for _, content in parts]).astype(dtype),
-        keys=np.array([row["key"] for row in records], np.int64),
-        records=records,
+        keys=np.concatenate([content.keys for _, content in parts]),
+        records=b"".join([content.records for _, content in parts]),
         rejects=[row for _, content in parts for row in content.rejects],
     )
 

@@ -6,7 +6,7 @@ JSON entry with their checksums last: the entry is the commit.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,18 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class ShardContent:
-    """One shard's results: vectors (n, D), keys int64 (n,), n record rows and the rejects."""
+    """One shard's results: vectors (n, D), keys int64 (n,), the n record rows as of `as_lines`, and the rejects."""
 
     listing: str
     vectors: Vectors
     keys: NDArray[np.int64]
-    records: Sequence[Mapping[str, Any]]
+    records: bytes
     rejects: Sequence[Mapping[str, Any]]
+
+
+def as_lines(kind: str, rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Write `record` or `reject` rows as lines of JSON, for `Staging.iter_rows` to read."""
+    return b"".join([orjson.dumps({"kind": kind, **row}, option=_AS_LINE) for row in rows])
 
 
 class Staging:
@@ -123,12 +128,10 @@ class Staging:
         Raises:
             OSError: if it cannot be written; nothing of it counts then.
         """
-        rows = [("record", row) for row in content.records] + [("reject", row) for row in content.rejects]
-        lines = [orjson.dumps({"kind": kind, **row}, option=_AS_LINE) for kind, row in rows]
         vectors, keys, table = (self._path(number, name) for name in _FILES)
         write_durably(vectors, content.vectors)
         write_durably(keys, content.keys)
-        write_durably(table, b"".join(lines))
+        write_durably(table, content.records + as_lines("reject", content.rejects))
         reasons = [str(row["reason"]) for row in content.rejects]
         entry = ShardEntry(
             listing=content.listing,

@@ -1,7 +1,7 @@
 """MIMIC-IV-ECG: record_list.csv and machine_measurements.csv beside files/pNNNN/p<subject>/s<study>/.
 
 Both tables have 800,000 rows. They are streamed; all that is kept of the second is where each study's row starts,
-16 bytes a row, because nothing promises that the two have the same order.
+24 bytes a row, because nothing promises that the two have the same order.
 """
 
 import csv
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fgclep.datasets.base import Dataset, check_columns, check_row, iso_time, iter_csv, parse_number
 from fgclep.errors import DataError
@@ -91,10 +90,12 @@ class _MeasurementTable:
             self._columns = check_columns(_parse_line(self._file.readline(), path), _MEASUREMENT_COLUMNS, path)
             numbered = [(int(m[1]), m[0]) for m in map(_REPORT_COLUMN.fullmatch, self._columns) if m]
             self.report_columns = tuple(name for _, name in sorted(numbered))
-            self._studies, self._offsets = self._locate()
+            self._listed, self._offsets = self._locate()
         except BaseException:
             self._file.close()
             raise
+        self._sorted = np.argsort(self._listed, kind="stable")
+        self._next = 0
 
     def __enter__(self) -> Self:
         return self
@@ -105,10 +106,13 @@ class _MeasurementTable:
     def find(self, study_id: str) -> dict[str, str]:
         """Return a study's row, empty if the table has none."""
         study = int(study_id) if study_id.isdigit() else -1
-        position = int(self._studies.searchsorted(study))
-        if position == len(self._studies) or self._studies[position] != study:
-            return {}
-        self._file.seek(int(self._offsets[position]))
+        if self._next == len(self._listed) or self._listed[self._next] != study:  # mostly both tables have one order
+            position = int(np.searchsorted(self._listed, study, sorter=self._sorted))
+            if position == len(self._listed) or self._listed[place := int(self._sorted[position])] != study:
+                return {}
+            self._next = place
+        self._file.seek(self._offsets[self._next])
+        self._next += 1
         fields = _parse_line(self._row_bytes(), self._path)
         return check_row(fields, self._columns, f"{self._path}, study {study_id}")
 
@@ -119,8 +123,8 @@ class _MeasurementTable:
             row += more
         return row
 
-    def _locate(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the study ids, sorted, and the offset of each one's row; int64, shape (rows,)."""
+    def _locate(self) -> "tuple[array[int], array[int]]":
+        """Return the study id of each row and its offset."""
         studies, offsets = array("q"), array("q")
         column = self._columns.index("study_id")
         offset = self._file.tell()
@@ -129,8 +133,7 @@ class _MeasurementTable:
                 studies.append(self._study_of(row, column, len(studies) + 1))
                 offsets.append(offset)
             offset += len(row)
-        order = np.argsort(np.frombuffer(studies, np.int64), kind="stable") if studies else np.zeros(0, np.int64)
-        return np.frombuffer(studies, np.int64)[order], np.frombuffer(offsets, np.int64)[order]
+        return studies, offsets
 
     def _study_of(self, row: bytes, column: int, number: int) -> int:
         """Return a row's study id without parsing all of it; a row of the wrong length must not lend its id."""

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgclep import frames
-from fgclep.frames import copy_leads, limb_covariance
+from fgclep.frames import constant_signals, copy_leads, limb_covariance
 
 needs_kernel = pytest.mark.skipif(frames._kernel() is None, reason="no kernel: it was not compiled for this processor")
 ORDERS = st.permutations(range(12)).map(tuple)
@@ -42,6 +42,19 @@ def test_the_covariance_is_numpy_s(seed, order, count, every):
         np.testing.assert_allclose(limb_covariance(samples, order, every), exact, atol=1e-5 * 32768**2)
 
 
+@given(seed=st.integers(0, 999), count=st.integers(1, 300), flat=st.sets(st.integers(0, 11)), at=st.integers(0, 299))
+@settings(deadline=None)
+def test_constant_signals_are_those_whose_samples_are_all_equal(seed, count, flat, at):
+    samples = stored(seed, count).copy(order="F")
+    samples[sorted(flat)] = 7
+    samples[3, :], samples[3, min(at, count - 1)] = -5, 5  # all but one sample
+    exact = [place for place, signal in enumerate(samples) if len(set(signal.tolist())) == 1]
+    assert constant_signals(samples) == exact
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "_kernel", lambda: None)
+        assert constant_signals(samples) == exact
+
+
 @needs_kernel
 def test_the_kernel_does_a_whole_record_of_every_common_length():
     order = (0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10, 11)
@@ -70,6 +83,9 @@ def test_what_the_kernel_does_not_know_is_done_without_it(samples, order):
     assert np.array_equal(into, samples[list(order), :8])
     exact = np.cov(samples[list(order[:6])].astype(np.float64), bias=True)
     np.testing.assert_allclose(limb_covariance(samples, order), exact, rtol=1e-6)
+    flattened = samples.copy(order="K")
+    flattened[[2, 9]] = 0
+    assert constant_signals(flattened) == [2, 9]
 
 
 def test_a_place_for_more_samples_than_there_are_is_refused():

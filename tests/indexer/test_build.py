@@ -1,6 +1,7 @@
 """Builds: counts add up, resuming changes nothing, and every way to fail leaves the old index in place."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -153,7 +154,8 @@ def test_records_of_many_kinds_in_one_batch_get_each_its_own_vector(synthetic_tr
         items = [(1000 + number, infos[number]) for number in range(first, first + 20)]
         content = work(Chunk(0, items, last=False))
         keys = [number for number in usable if first <= number < first + 20]
-        assert [row["key"] for row in content.records] == [1000 + number for number in keys]
+        assert content.keys.tolist() == [1000 + number for number in keys]
+        assert [json.loads(line)["key"] for line in content.records.splitlines()] == content.keys.tolist()
         assert len(content.rejects) == 20 - len(keys)
         own = expected[[usable.index(number) for number in keys]]
         np.testing.assert_allclose(content.vectors, own, atol=1e-5)
