@@ -4,11 +4,12 @@ import csv
 import errno
 import os
 import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgclep.datasets import mimic_iv_ecg, open_dataset, open_for_rate
@@ -101,6 +102,29 @@ def test_mimic_rows_are_found_whatever_their_order_and_quoting(mimic):
     write_record(mimic / "files/p1000/p10000032/s44458630/44458630", MIMIC_LEADS)
     reports = {info.study_id: info.report_lines[:1] for info in open_dataset(mimic).iter_infos()}
     assert reports == {"40689238": ("Sinus rhythm",), "44458630": ('Sinus, "slow"\nrhythm',), "40000017": ()}
+
+
+STUDIES = st.lists(st.integers(1, 12), unique=True)
+
+
+@given(listed=STUDIES.filter(bool), in_table=st.lists(st.integers(0, 12)))
+@settings(deadline=None)
+def test_mimic_tables_of_any_order_are_joined_by_study(listed, in_table):
+    """Studies without a row have no report, of several rows one is taken, and 0 stands for a blank line."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "record_list.csv").write_text(RECORD_LIST + "".join(f"1,{s},{s},,files/{s}\n" for s in listed))
+        (root / "machine_measurements.csv").write_text(
+            MEASUREMENTS
+            + "".join(
+                KNOWN_MEASUREMENT.replace("40689238", str(s)).replace("Sinus", f'"{s}\n"') if s else "\n"
+                for s in in_table
+            )
+        )
+        for study in listed:
+            write_record(root / f"files/{study}", n_samples=1)
+        infos = [(info.study_id, info.report_lines[:1]) for info in open_dataset(root).iter_infos()]
+    assert infos == [(str(s), (f"{s}\n rhythm",) if s in in_table else ()) for s in listed]
 
 
 VALUES = st.sampled_from(["", "29999", "0", "-12", "32767", "nan", "abc", "40", "128", "170.0", "258", "518", "659"])
