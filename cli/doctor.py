@@ -119,6 +119,26 @@ def look_at_devices() -> Iterator[Check]:
         yield Check(f"torch {device}", state, f"{name}; matrix product differs from float64 by {error:.1g}")
 
 
+def look_at_reading() -> Iterator[Check]:
+    """The leads of a record whose samples alternate in its file, against numpy's."""
+    import numpy as np
+
+    from fgclep.frames import copy_leads, has_kernel
+    from fgclep.leads import LEADS
+
+    stored = np.random.default_rng(0).integers(-32768, 32768, (1000, len(LEADS)), np.int16).T
+    order = tuple(reversed(range(len(LEADS))))
+    leads = np.empty(stored.shape, np.int16)
+    copy_leads(stored, order, leads)
+    if np.array_equal(leads, stored[list(order)]):
+        by = "the compiled kernel" if has_kernel() else "numpy, no compiled kernel: building an index takes longer"
+        yield Check("reading", "ok", f"the leads agree with numpy's; by {by}")
+    else:
+        yield Check(
+            "reading", "fail", "the compiled kernel takes samples apart wrongly", "reinstall fgclep from source"
+        )
+
+
 def look_at_search_backends() -> Iterator[Check]:
     """Every installed backend against brute force."""
     from importlib import util
@@ -220,6 +240,7 @@ LOOKS: dict[str, Callable[[], Iterator[Check]]] = {
     "packages": look_at_versions,
     "faiss": look_at_faiss_packages,
     "devices": look_at_devices,
+    "reading": look_at_reading,
     "search": look_at_search_backends,
     "sqlite": look_at_text_search,
     "home": look_at_home,

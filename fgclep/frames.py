@@ -22,6 +22,11 @@ _LIBRARY = Path(__file__).with_name("frames_kernel.so")
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_size_t
 
 
+def has_kernel() -> bool:
+    """Tell whether the compiled kernel is there and runs here."""
+    return _kernel() is not None
+
+
 def copy_leads(stored: NDArray[np.int16], order: tuple[int, ...], into: NDArray[np.int16]) -> None:
     """Copy the first samples of the twelve leads.
 

@@ -29,7 +29,7 @@ def test_a_sound_machine_passes(sound: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.splitlines()[-1] == "Everything that a search needs works."
     assert main.run(["doctor", "--json"]) == 0
     checks = checks_of(capsys)
-    assert {"search numpy", "search float16", "torch cpu", "sqlite", "home", "model"} <= set(checks)
+    assert {"reading", "search numpy", "search float16", "torch cpu", "sqlite", "home", "model"} <= set(checks)
     assert all(check["state"] != "fail" for check in checks.values())
     assert not sound.exists(), "a look must not write"
 
@@ -72,6 +72,17 @@ def test_it_says_who_stands_in_for_a_missing_kernel(
         monkeypatch.setattr(f"indexer.backends.{place}.native_kernel", lambda: None)
     assert main.run(["doctor", "--json"]) == 0
     assert checks_of(capsys)["search float16"]["detail"].endswith("by numkong, no compiled kernel")
+
+
+def test_it_says_who_takes_samples_apart_and_whether_rightly(
+    sound: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fgclep.frames._kernel", lambda: None)
+    assert main.run(["doctor", "--json"]) == 0
+    assert "by numpy, no compiled kernel" in checks_of(capsys)["reading"]["detail"]
+    monkeypatch.setattr("fgclep.frames.copy_leads", lambda stored, order, into: into.fill(0))
+    assert main.run(["doctor", "--json"]) == 3
+    assert checks_of(capsys)["reading"]["state"] == "fail"
 
 
 def test_two_builds_of_faiss_are_a_failure(

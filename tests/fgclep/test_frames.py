@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fgclep import frames
 from fgclep.frames import constant_signals, copy_leads, limb_covariance
 
-needs_kernel = pytest.mark.skipif(frames._kernel() is None, reason="no kernel: it was not compiled for this processor")
+needs_kernel = pytest.mark.skipif(not frames.has_kernel(), reason="no kernel: it was not compiled for this processor")
 ORDERS = st.permutations(range(12)).map(tuple)
 
 
