@@ -29,8 +29,8 @@ from indexer.backends.kernels import (
 from indexer.backends.native import native_kernel
 from indexer.resources import usable_cores
 
-_ROWS = 16_384  # multiplied at once where nothing is widened: each call costs as much as a few hundred rows
-_WIDE_BYTES = 1 << 20  # of widened rows: they stay in the cache of a processor's core
+_ROWS = 65_536  # multiplied at once where nothing is copied: each call costs as much as a few hundred rows
+_COPIED_BYTES = 1 << 20  # of rows that are widened or picked out: they stay in the cache of a processor's core
 _ROWS_PER_THREAD = 32_768  # fewer are multiplied before another thread has started
 _BLAS_LIMITED = Lock()
 
@@ -45,12 +45,14 @@ class Prepared:
         kernel: multiplies rows with the queries.
         errors: float32, shape (Q,): how far a product may be from that of the exact vectors.
         block_rows: how many rows to multiply at once.
+        picked_rows: how many rows to multiply at once where they are picked out by number.
         blas: the kernel calls the library behind `matmul`, which has threads of its own.
     """
 
     kernel: Kernel
     errors: NDArray[np.float32]
     block_rows: int
+    picked_rows: int
     blas: bool
 
 
@@ -78,17 +80,19 @@ class Scan:
             errors += self._codes.bounds(queries)
         if self._native is not None and self._codes is None:
             kernel = compiled_kernel(self._native, np.asarray(queries, np.float32))
-            return Prepared(kernel, errors.astype(np.float32), _ROWS, blas=False)
+            return Prepared(kernel, errors.astype(np.float32), _ROWS, _ROWS, blas=False)
         if self._native is not None and len(queries) == 1:
             values, factors, lost = self._rounded(queries)
             kernel = compiled_code_kernel(self._native, values[0].astype(np.int8, copy=False), factors[0])
-            return Prepared(kernel, (errors + lost).astype(np.float32), _ROWS, blas=False)
+            return Prepared(kernel, (errors + lost).astype(np.float32), _ROWS, _ROWS, blas=False)
+        copied = max(1, _COPIED_BYTES // (4 * self.shape[1]))
         if self._packs:
             values, factors, lost = self._rounded(queries)
-            return Prepared(packed_kernel(values, factors), (errors + lost).astype(np.float32), _ROWS, blas=False)
+            kernel = packed_kernel(values, factors)
+            return Prepared(kernel, (errors + lost).astype(np.float32), _ROWS, copied, blas=False)
         kernel = widening_kernel(queries if self._codes is None else queries * self._codes.scales)
-        block_rows = _ROWS if self._rows.dtype == np.float32 else max(1, _WIDE_BYTES // (4 * self.shape[1]))
-        return Prepared(kernel, errors.astype(np.float32), block_rows, blas=len(queries) > 1)
+        block_rows = _ROWS if self._rows.dtype == np.float32 else copied
+        return Prepared(kernel, errors.astype(np.float32), block_rows, copied, blas=len(queries) > 1)
 
     def _rounded(
         self, queries: NDArray[np.float32]
@@ -119,8 +123,9 @@ class Scan:
             out: float32, shape (B, Q); gets the products.
             among: the stretch is one of these row numbers; None means of all rows.
         """
-        for first in range(start, stop, prepared.block_rows):
-            block = slice(first, min(first + prepared.block_rows, stop))
+        step = prepared.block_rows if among is None else prepared.picked_rows
+        for first in range(start, stop, step):
+            block = slice(first, min(first + step, stop))
             products = out[first - start : block.stop - start]
             if among is None:
                 prepared.kernel(self._rows[block], None, products)
