@@ -26,7 +26,7 @@ bench: $(VENV)/.installed-test $(DATA)
 	$(BIN)/python benchmarks/throughput.py --memory 2000 50000
 	$(BIN)/python benchmarks/throughput.py --preset resnet1d-50 --records 600 --memory
 	$(BIN)/python benchmarks/loader.py
-	$(BIN)/python benchmarks/search_backends.py
+	$(BIN)/python benchmarks/search_backends.py --index fgclep/demo/index
 	$(BIN)/python benchmarks/scale.py --home build/bench-home
 	FGCLEP_HOME=build/bench-home $(BIN)/python benchmarks/cold_start.py --index scale
 
