@@ -106,7 +106,10 @@ def relocate(
     data: Annotated[Path, typer.Argument(metavar="PATH", help="Folder that holds the data now.")],
     name: OwnName = None,
     moved: Annotated[
-        Path | None, typer.Option("--moved", help="Where it was; needed if the index was read from several folders.")
+        Path | None,
+        typer.Option(
+            "--moved", help="Where it was; needed if the index was read from several folders, unless only one is gone."
+        ),
     ] = None,
 ) -> None:
     """Tell an index that its data moved; it must be the same data. Nothing is encoded again."""

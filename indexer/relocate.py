@@ -31,7 +31,7 @@ def relocate_index(home: Path, name: str, root: Path, *, moved: Path | None = No
         home: the directory of settings and indexes.
         name: of the index.
         root: where the data is now.
-        moved: where it was; needed only if the index was read from several folders.
+        moved: where it was; None is enough if the index was read from one folder, or if one of them is gone.
 
     Returns:
         The new version's directory.
@@ -80,14 +80,15 @@ def relocate_index(home: Path, name: str, root: Path, *, moved: Path | None = No
 
 def _old_root(base: Base, moved: Path | None) -> str:
     roots = list(dict.fromkeys(reference.root for _, reference in base.manifest.sources))
-    if moved is None and len(roots) == 1:
-        return roots[0]
+    gone = [root for root in roots if not Path(root).is_dir()]
+    if moved is None and 1 in (len(roots), len(gone)):
+        return (gone or roots)[0]
     if moved is not None and str(moved.absolute()) in roots:
         return str(moved.absolute())
     problem = "say which of them moved" if moved is None else f"{moved} is none of them"
     raise UsageError(
         f"Index {base.manifest.name} was read from {', '.join(roots)}; {problem}.",
-        f"fgclep index relocate NEW-PATH --name {base.manifest.name} --moved {roots[0]}",
+        f"fgclep index relocate NEW-PATH --name {base.manifest.name} --moved {(gone or roots)[0]}",
     )
 
 

@@ -62,8 +62,22 @@ def test_of_several_places_the_one_that_moved_is_named(base: Path, new: Path, tm
         with pytest.raises(UsageError, match="nowhere is none of them"):
             relocate_index(tmp_path, "demo", new, moved=Path("/nowhere"))
         version = relocate_index(tmp_path, "demo", new, moved=tmp_path / "old")
-    roots = [source.root for _, source in open_index(version).manifest.sources]
-    assert roots == [str(new), str(tmp_path / "more")]
+    assert roots_of(version) == [str(new), str(tmp_path / "more")]
+
+
+def test_of_several_places_the_only_one_that_is_gone_has_moved(base: Path, new: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    run_build(fake_add(tmp_path, FakeDataset(tmp_path / "more", 20, first=40)))
+    with reads_fakes(size=60):
+        version = relocate_index(tmp_path, "demo", new)
+        assert roots_of(version) == [str(new), str(tmp_path / "more")]
+        with pytest.raises(UsageError, match="say which of them moved"):  # none is gone: a copy somewhere else
+            relocate_index(tmp_path, "demo", Path(shutil.copytree(new, tmp_path / "copy")))
+
+
+def roots_of(version: Path) -> list[str]:
+    """Return the folders that a version was read from."""
+    return [source.root for _, source in open_index(version).manifest.sources]
 
 
 def half(self: FakeDataset, info: RecordInfo) -> EcgRecord:
