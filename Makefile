@@ -1,5 +1,5 @@
 # make demo: install and search the built-in demo.   make test: the whole suite.   make lint: ruff and mypy.
-# make bench: speed on this machine, 15 minutes, 9 GB in build/ and 9 GB of memory; on your ECGs: make bench DATA=PATH
+# make bench: speed on this machine, 15 minutes, 9 GB in build/, 11 GB of memory; on your ECGs: make bench DATA=PATH
 # Any Python from 3.11 on will do: make demo PYTHON=python3.12
 
 PYTHON ?= python3

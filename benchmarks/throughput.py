@@ -62,6 +62,7 @@ LEADS, MATRIX = 12, 2048
 ROUNDS = 4
 WORK, SHARED_MEMORY = Path("build/bench"), Path("/dev/shm")
 RECORD_BYTES = 128_000  # of the tree
+OTHER_BYTES = 4_000_000_000  # of all else
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def asdict_tail(build: Build, records: int) -> list[Any]:
 @contextmanager
 def tree_of(records: int, folder: Path | None) -> Iterator[Path]:
     """Give a tree of so many records: one in the folder, or one in memory that is removed afterwards."""
-    needed = 2 * records * RECORD_BYTES
+    needed = records * RECORD_BYTES + OTHER_BYTES
     if folder is None and SHARED_MEMORY.is_dir():
         room = min(shutil.disk_usage(SHARED_MEMORY).free, free_memory() or 0)
         if room > needed:
@@ -247,7 +248,8 @@ def find_tree(folder: Path, records: int) -> Path:
     tree = folder / str(size)
     if not tree.exists():
         started = time.perf_counter()
-        make_tree(unfinished := folder / f"{size}.part", size)
+        shutil.rmtree(unfinished := folder / f"{size}.part", ignore_errors=True)
+        make_tree(unfinished, size)
         unfinished.rename(tree)
         print(f"made {size:,} records in {time.perf_counter() - started:.0f} s: {tree}")
     return tree

@@ -35,8 +35,8 @@ void split_frames(const int16_t *frames, size_t count, const uint8_t *order, int
     for (; at + 8 <= count; at += 8) {
         const int16_t *from = frames + at * SIGNALS;
         __m128i a[8], b[SIGNALS];
-        if (at % 32 == 0) /* a cache line of each lead: memory never written before is slow to come */
-            for (int s = 0; s < SIGNALS; s++) __builtin_prefetch(to[s] + at + 128, 1);
+        if (at % 32 == 0) /* the next cache line of each lead: the memory of a batch is larger than the cache */
+            for (int s = 0; s < SIGNALS; s++) __builtin_prefetch(to[s] + at + 128);
         for (int f = 0; f < 8; f++) a[f] = _mm_loadu_si128((const void *)(from + f * SIGNALS));
         turn(a, b, 8);
         for (int f = 0; f < 8; f++) a[f] = _mm_loadl_epi64((const void *)(from + f * SIGNALS + 8));

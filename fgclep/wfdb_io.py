@@ -29,7 +29,7 @@ SYNTHETIC_COMMENT = "Source: synthetic ECG made by fgclep"
 SUFFIXES = (".hea", ".dat", ".mat")
 """Of a record's files."""
 
-_SOME_BYTES, _MOST_AT_ONCE = 4096, 1 << 27
+_SOME_BYTES, _MOST_AT_ONCE = 1 << 14, 1 << 30
 _MV_PER_UNIT = {"": 1.0, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "v": 1e3}
 _PACKED_BYTES = {"212": 3 / 2, "310": 4 / 3, "311": 4 / 3}
 _FORMAT_16 = re.compile(r"16(?:x1)?(?::0)?(?:\+(\d+))?")
@@ -112,7 +112,8 @@ def read_wfdb(source: Path | str | tuple[bytes, bytes], record_id: str) -> RawEc
         data = source[1]
     else:
         path = os.path.join(os.path.dirname(stem), header.file_name)  # noqa: PTH118, PTH120
-        data = _read_file(path, record_id, header.byte_offset + 2 * len(header.sig_names) * header.n_samples)
+        announced = header.byte_offset + 2 * len(header.sig_names) * header.n_samples
+        data = _read_file(path, record_id, announced if header.n_samples else None)
     digital = _plain_samples(header, data, record_id)
     units_per_mv = header.scales.units_per_mv
     if units_per_mv is not None and digital.min() != MISSING_SAMPLE:
@@ -166,15 +167,16 @@ def header_rate(path: Path | str) -> float | None:
         return None
 
 
-def _read_file(path: str, record_id: str, announced_bytes: int = _SOME_BYTES) -> bytes:
+def _read_file(path: str, record_id: str, announced_bytes: int | None = None) -> bytes:
     """Read a file in as few system calls as can be; a Path and a buffer would take as long as the reading."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            content = os.read(descriptor, min(announced_bytes, _MOST_AT_ONCE) + 1)
-            if len(content) != announced_bytes:  # more than these, or less: only an empty read tells the end
-                while more := os.read(descriptor, max(len(content), _SOME_BYTES)):
-                    content += more
+            first = _SOME_BYTES if announced_bytes is None else min(announced_bytes, _MOST_AT_ONCE) + 1
+            content = os.read(descriptor, first)
+            # One byte more was asked for. If it came, or less than announced, only an empty read tells the end.
+            while len(content) != announced_bytes and (more := os.read(descriptor, max(len(content), _SOME_BYTES))):
+                content += more
             return content
         finally:
             os.close(descriptor)

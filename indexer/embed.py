@@ -24,7 +24,7 @@ from fgclep.record import RecordInfo
 from indexer.manifest import STORED, ModelRef
 from indexer.reading import Chunk, PreparedChunk, Reader
 from indexer.sources import Sources
-from indexer.staging import ShardContent, ShardEntry, Staging, as_lines
+from indexer.staging import ShardContent, ShardEntry, Staging
 
 _NORM_TOLERANCE = 1e-3
 _BATCHES_UNDER_WAY = 2  # handed to the thread that feeds a device
@@ -258,13 +258,12 @@ def encode_chunk(embedder: Embedder, content: PreparedChunk) -> EncodedChunk:
         FgclepError: if the model gives no unit vectors.
     """
     dim = embedder.model.dim
-    vectors = np.empty((len(content.records), dim), np.float32)
+    vectors = np.empty((len(content.keys), dim), np.float32)
     if content.stored is not None:
         vectors[content.as_stored] = _encoded(embedder, content.stored, len(content.stored.units))
     if len(content.waveforms):
         vectors[~content.as_stored] = _encoded(embedder, content.waveforms, len(content.waveforms))
-    keys = np.array([row["key"] for row in content.records], np.int64)
-    return EncodedChunk(vectors, keys, as_lines("record", content.records), content.rejects)
+    return EncodedChunk(vectors, content.keys, content.records, content.rejects)
 
 
 def _encoded(embedder: Embedder, waveforms: NDArray[np.float32] | StoredBatch, count: int) -> NDArray[np.float32]:

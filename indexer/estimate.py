@@ -15,6 +15,7 @@ from fgclep.record import RecordInfo
 from indexer.embed import ReadAndEncode, encode_chunk
 from indexer.plan import ROW_BYTES, Plan, free_bytes
 from indexer.reading import Chunk, PreparedChunk, Reader
+from indexer.staging import rows_of
 from indexer.store import write_store
 
 _SAMPLE = 256
@@ -102,7 +103,7 @@ def _sample(plan: Plan, left: int) -> list[list[tuple[int, RecordInfo]]]:
 
 def _store_seconds(prepared: list[PreparedChunk]) -> float:
     """Measure how long a row takes to be written into a store, with the sample's rows over and over."""
-    rows = [row for content in prepared for row in content.records]
+    rows = [row for content in prepared for row in rows_of(content.records.splitlines(), "record")]
     if not rows:
         return 0.0
     many: list[dict[str, Any]] = [

@@ -13,6 +13,7 @@ from fgclep.record import EcgRecord, RecordInfo, RecordReject
 from fgclep.signal import StoredEcg
 from indexer.rows import record_row
 from indexer.sources import Sources
+from indexer.staging import as_lines
 
 logger = logging.getLogger(__name__)
 
@@ -28,18 +29,21 @@ class Chunk:
 
 @dataclass(frozen=True)
 class PreparedChunk:
-    """A chunk after reading: n record rows, their waveforms, and the rejects.
+    """A chunk after reading: n records and the rejects.
 
     Attributes:
         as_stored: bool, shape (n,): which records are in `stored`; the others are in `waveforms`, both in order.
         stored: records for the model's device to prepare; None: none is.
         waveforms: model inputs, float32 (others, 12, samples).
+        keys: int64, shape (n,).
+        records: their rows, as of `indexer.staging.as_lines`.
     """
 
     as_stored: NDArray[np.bool_]
     stored: StoredBatch | None
     waveforms: NDArray[np.float32]
-    records: list[dict[str, Any]]
+    keys: NDArray[np.int64]
+    records: bytes
     rejects: list[dict[str, str]]
 
 
@@ -83,7 +87,9 @@ class Reader:
             as_stored.append(stacked)
             records.append(_row(key, record))
         others = np.stack(waveforms) if waveforms else np.empty((0, 12, 0), np.float32)
-        return PreparedChunk(np.array(as_stored, np.bool_), stack.batch(), others, records, rejects)
+        keys = np.array([row["key"] for row in records], np.int64)
+        lines = as_lines("record", records)
+        return PreparedChunk(np.array(as_stored, np.bool_), stack.batch(), others, keys, lines, rejects)
 
     def _read(self, key: int, info: RecordInfo) -> EcgRecord:
         try:

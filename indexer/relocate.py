@@ -1,5 +1,6 @@
 """Tell an index where its data moved: a new version that shares every file with the old one, except the manifest."""
 
+import os
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ def relocate_index(home: Path, name: str, root: Path, *, moved: Path | None = No
         home: the directory of settings and indexes.
         name: of the index.
         root: where the data is now.
-        moved: where it was; None is enough if the index was read from one folder, or if one of them is gone.
+        moved: where it was; None is enough if the index was read from one folder, or if exactly one of them is gone.
 
     Returns:
         The new version's directory.
@@ -52,7 +53,8 @@ def relocate_index(home: Path, name: str, root: Path, *, moved: Path | None = No
     for number, (first_key, reference) in enumerate(manifest.sources):
         if reference.root == old_root:
             following = [key for key, _ in manifest.sources[number + 1 :]]
-            _check_same_data(base, open_source(reference, name, root), first_key, following[0] if following else None)
+            end_key = following[0] if following else None
+            _check_same_data(base, old_root, open_source(reference, name, root), first_key, end_key)
 
     def at_new_root(reference: DatasetRef) -> DatasetRef:
         return replace(reference, root=new_root) if reference.root == old_root else reference
@@ -80,11 +82,13 @@ def relocate_index(home: Path, name: str, root: Path, *, moved: Path | None = No
 
 def _old_root(base: Base, moved: Path | None) -> str:
     roots = list(dict.fromkeys(reference.root for _, reference in base.manifest.sources))
-    gone = [root for root in roots if not Path(root).is_dir()]
-    if moved is None and 1 in (len(roots), len(gone)):
-        return (gone or roots)[0]
     if moved is not None and str(moved.absolute()) in roots:
         return str(moved.absolute())
+    if moved is None and len(roots) == 1:
+        return roots[0]
+    gone = [root for root in roots if not os.path.isdir(root)]  # noqa: PTH112 - a Path's raises for a stale mount
+    if moved is None and len(gone) == 1:
+        return gone[0]
     problem = "say which of them moved" if moved is None else f"{moved} is none of them"
     raise UsageError(
         f"Index {base.manifest.name} was read from {', '.join(roots)}; {problem}.",
@@ -92,7 +96,7 @@ def _old_root(base: Base, moved: Path | None) -> str:
     )
 
 
-def _check_same_data(base: Base, dataset: Dataset, first_key: int, end_key: int | None) -> None:
+def _check_same_data(base: Base, old_root: str, dataset: Dataset, first_key: int, end_key: int | None) -> None:
     """Refuse data that lacks an indexed record, or has another one in its place."""
     missing = IdSet(dataset.missing)
     there = IdSet(f"{name}\n{path}" for name, path in dataset.iter_listed() if name not in missing)
@@ -107,7 +111,8 @@ def _check_same_data(base: Base, dataset: Dataset, first_key: int, end_key: int 
                 example = example or f"{info.record_id} ({info.path})"
         if absent:
             raise DataError(
-                f"{absent:,} of the {records:,} indexed records are not in {dataset.root}, such as {example}.",
+                f"{absent:,} of the {records:,} indexed records of {old_root} are not in {dataset.root}, such as "
+                f"{example}.",
                 f"Give the folder that holds the same data as before; see what it has: fgclep data scan {dataset.root}",
             )
         if not records:

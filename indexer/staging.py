@@ -51,8 +51,16 @@ class ShardContent:
 
 
 def as_lines(kind: str, rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Write `record` or `reject` rows as lines of JSON, for `Staging.iter_rows` to read."""
+    """Write `record` or `reject` rows as lines of JSON."""
     return b"".join([orjson.dumps({"kind": kind, **row}, option=_AS_LINE) for row in rows])
+
+
+def rows_of(lines: Iterable[bytes], kind: str) -> Iterator[dict[str, Any]]:
+    """Give the rows of a kind in lines of `as_lines`."""
+    for line in lines:
+        row = orjson.loads(line)
+        if row.pop("kind") == kind:
+            yield row
 
 
 class Staging:
@@ -172,10 +180,7 @@ class Staging:
         """Stream the `record` or `reject` rows of the first `shards` shards, in order."""
         for number in range(shards):
             with self._path(number, "rows.jsonl").open("rb") as lines:
-                for line in lines:
-                    row = orjson.loads(line)
-                    if row.pop("kind") == kind:
-                        yield row
+                yield from rows_of(lines, kind)
 
     def _path(self, number: int, name: str) -> Path:
         return self._shards / f"{number:06d}.{name}"

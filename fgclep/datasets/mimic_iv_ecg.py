@@ -95,6 +95,8 @@ class _MeasurementTable:
             self._file.close()
             raise
         self._sorted = np.argsort(self._listed, kind="stable")
+        twice = (np.diff(np.asarray(self._listed)[self._sorted]) == 0).any()
+        self._in_step = not twice  # of several rows for one study the first counts, and must be looked for
         self._next = 0
 
     def __enter__(self) -> Self:
@@ -106,7 +108,8 @@ class _MeasurementTable:
     def find(self, study_id: str) -> dict[str, str]:
         """Return a study's row, empty if the table has none."""
         study = int(study_id) if study_id.isdigit() else -1
-        if self._next == len(self._listed) or self._listed[self._next] != study:  # mostly both tables have one order
+        # Mostly both tables have the same order.
+        if not (self._in_step and self._next < len(self._listed) and self._listed[self._next] == study):
             position = int(np.searchsorted(self._listed, study, sorter=self._sorted))
             if position == len(self._listed) or self._listed[place := int(self._sorted[position])] != study:
                 return {}

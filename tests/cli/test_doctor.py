@@ -77,9 +77,11 @@ def test_it_says_who_stands_in_for_a_missing_kernel(
 def test_it_says_who_takes_samples_apart_and_whether_rightly(
     sound: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fgclep.frames._kernel", lambda: None)
-    assert main.run(["doctor", "--json"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("fgclep.frames._kernel", lambda: None)
+        assert main.run(["doctor", "--json"]) == 0
     assert "by numpy, no compiled kernel" in checks_of(capsys)["reading"]["detail"]
+    monkeypatch.setattr("fgclep.frames.has_kernel", lambda: True)
     monkeypatch.setattr("fgclep.frames.copy_leads", lambda stored, order, into: into.fill(0))
     assert main.run(["doctor", "--json"]) == 3
     assert checks_of(capsys)["reading"]["state"] == "fail"

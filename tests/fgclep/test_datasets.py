@@ -110,21 +110,21 @@ STUDIES = st.lists(st.integers(1, 12), unique=True)
 @given(listed=STUDIES.filter(bool), in_table=st.lists(st.integers(0, 12)))
 @settings(deadline=None)
 def test_mimic_tables_of_any_order_are_joined_by_study(listed, in_table):
-    """Studies without a row have no report, of several rows one is taken, and 0 stands for a blank line."""
+    """Studies without a row have no report, of several rows the first counts, and 0 stands for a blank line."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "record_list.csv").write_text(RECORD_LIST + "".join(f"1,{s},{s},,files/{s}\n" for s in listed))
         (root / "machine_measurements.csv").write_text(
             MEASUREMENTS
             + "".join(
-                KNOWN_MEASUREMENT.replace("40689238", str(s)).replace("Sinus", f'"{s}\n"') if s else "\n"
-                for s in in_table
+                KNOWN_MEASUREMENT.replace("40689238", str(s)).replace("Sinus", f'"{row}\n"') if s else "\n"
+                for row, s in enumerate(in_table)
             )
         )
         for study in listed:
             write_record(root / f"files/{study}", n_samples=1)
         infos = [(info.study_id, info.report_lines[:1]) for info in open_dataset(root).iter_infos()]
-    assert infos == [(str(s), (f"{s}\n rhythm",) if s in in_table else ()) for s in listed]
+    assert infos == [(str(s), (f"{in_table.index(s)}\n rhythm",) if s in in_table else ()) for s in listed]
 
 
 VALUES = st.sampled_from(["", "29999", "0", "-12", "32767", "nan", "abc", "40", "128", "170.0", "258", "518", "659"])

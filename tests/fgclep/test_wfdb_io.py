@@ -1,5 +1,6 @@
 """Both readers agree on every record, real or made up, and each bad file has one clear reason."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -223,6 +224,29 @@ def test_bad_record_has_one_clear_reason(name):
         read_wfdb((header.encode(), data), "set:7")
     assert caught.value.reason == reason
     assert str(caught.value).startswith("set:7: ")
+
+
+@pytest.mark.parametrize("name", ["truncated", "empty", "empty, no length", "length too small", "length absurd"])
+def test_bad_files_have_the_same_reason_as_their_bytes(name, tmp_path):
+    header, data, reason, sentence = BAD[name]
+    with pytest.raises(RecordReject, match=sentence) as caught:
+        read_wfdb(write(tmp_path, header, data), "set:7")
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("at_once", [1 << 30, 1000, 1])
+@pytest.mark.parametrize("n_samples", [None, 0])
+@pytest.mark.parametrize("header_bytes", [0, 1 << 14, (1 << 14) + 1, 50_000])
+def test_files_are_read_to_their_end_however_little_comes_at_once(
+    header_bytes, n_samples, at_once, tmp_path, monkeypatch
+):
+    comment = "x" * max(0, header_bytes - len(GOOD) - 3)
+    header = make_header(DIGITAL, n_samples=n_samples, comments=[comment] if comment else [])
+    stem, read = write(tmp_path, header, DIGITAL.tobytes()), os.read
+    monkeypatch.setattr("os.read", lambda descriptor, count: read(descriptor, min(count, at_once)))
+    raw = read_wfdb(stem, "x")
+    assert raw.comments == ((comment,) if comment else ())
+    np.testing.assert_array_equal(raw.samples, DIGITAL.T)
 
 
 @pytest.mark.parametrize("absent", ["rec.hea", "rec.dat"])

@@ -209,8 +209,11 @@ def test_the_streamed_faiss_file_equals_faiss_own(dtype: str, kind: str, rows: i
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("share", [None, 0.01, 0.7])
-def test_rows_for_several_threads_are_all_searched(dtype: str, share: float | None, tmp_path: Path) -> None:
+def test_rows_for_several_threads_are_all_searched(
+    dtype: str, share: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Enough rows for two threads and several blocks, the best of them at every border."""
+    monkeypatch.setattr("indexer.backends.scan._ROWS", 16_384)
     rng = np.random.default_rng(1)
     rows = 70_000
     vectors = unit_rows(rng, rows, 8, dtype, 1000)

@@ -176,7 +176,7 @@ def test_workers_read_ahead_a_few_chunks_only(tmp_path: Path) -> None:
 
     reader = Reader(Sources((dataset,)), PROCESSOR)
     for given, (chunk, content) in enumerate(map_in_order(reader, chunks(), workers=1)):
-        assert chunk.items[0][0] == given and len(content.records) + len(content.rejects) == 1
+        assert chunk.items[0][0] == given and len(content.keys) + len(content.rejects) == 1
         assert len(taken) - given <= 4
     assert len(taken) == 400
 

@@ -88,7 +88,7 @@ def half(self: FakeDataset, info: RecordInfo) -> EcgRecord:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 30}, r"9 of the 36 indexed records are not in .*new, such as fake:30 \(records/30\)"),
+        ({"size": 30}, r"9 of the 36 indexed records of .*old are not in .*new, such as fake:30 \(records/30\)"),
         ({"size": 40, "absent": 10}, "9 of the 36 indexed records"),
         ({"size": 40, "first": 1}, "1 of the 36 indexed records"),
     ],
