@@ -138,9 +138,8 @@ def look_at_reading() -> Iterator[Check]:
     if right and np.allclose(limb_covariance(stored, order), covariance, rtol=1e-6):
         yield Check("reading", "ok", "agrees with numpy; by the compiled kernel")
     else:
-        yield Check(
-            "reading", "fail", "the compiled kernel takes samples apart wrongly", "reinstall fgclep from source"
-        )
+        hint = "pip install --force-reinstall --no-binary fgclep fgclep"
+        yield Check("reading", "fail", "the compiled kernel disagrees with numpy", hint)
 
 
 def look_at_search_backends() -> Iterator[Check]:
